@@ -1,0 +1,112 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Error is one thing that is wrong with the configuration.
+type Error struct {
+	File    string // as a person knows it; empty where no file is to blame
+	Line    int    // counted from 1; 0 where the file as a whole is meant
+	Section string
+	Key     string
+	Problem string
+	Hint    string // the next step, empty where the problem says it
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.File != "" {
+		b.WriteString(e.File)
+		if e.Line > 0 {
+			fmt.Fprintf(&b, ":%d", e.Line)
+		}
+		b.WriteString(": ")
+	}
+	if e.Section != "" {
+		b.WriteString(strings.TrimRight(fmt.Sprintf("[%s] %s", brief(e.Section), brief(e.Key)), " ") + ": ")
+	}
+	b.WriteString(e.Problem)
+	if e.Hint != "" {
+		b.WriteString("\n" + e.Hint)
+	}
+	// Names and values in a message come from files: one line stays one line.
+	return printable(b.String())
+}
+
+// Errors is everything that is wrong, in the order in which it was found.
+type Errors []*Error
+
+func (e Errors) Error() string {
+	const shown = 40 // a file that is wrong in more is wrong altogether
+	var lines []string
+	for i, one := range e {
+		if i == shown {
+			lines = append(lines, fmt.Sprintf("and %d more", len(e)-shown))
+			break
+		}
+		lines = append(lines, one.Error())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap lets errors.As find the single errors.
+func (e Errors) Unwrap() []error {
+	all := make([]error, len(e))
+	for i, one := range e {
+		all[i] = one
+	}
+	return all
+}
+
+// add appends what is not there already: a broken value that others refer to
+// would be reported once for each of them.
+func (e *Errors) add(more ...*Error) {
+	for _, m := range more {
+		known := false
+		for _, have := range *e {
+			known = known || *have == *m
+		}
+		if !known {
+			*e = append(*e, m)
+		}
+	}
+}
+
+// err is nil where nothing is wrong.
+func (e Errors) err() error {
+	if len(e) == 0 {
+		return nil
+	}
+	return e
+}
+
+// NoAppError is returned for an app that has no file.
+type NoAppError struct {
+	Name string
+	Path string // the file that would make it one
+}
+
+func (e *NoAppError) Error() string {
+	return fmt.Sprintf("no app %q: there is no %s\nmake one with scotch create %s", e.Name, e.Path, e.Name)
+}
+
+// printable makes control characters visible, but for the line breaks that
+// separate a hint from its problem.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && (r < 0x20 || r >= 0x7f && r < 0xa0) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+// brief keeps a name that is no name from filling the screen.
+func brief(s string) string {
+	if r := []rune(s); len(r) > 80 {
+		return string(r[:80]) + "…"
+	}
+	return s
+}

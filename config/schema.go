@@ -1,0 +1,384 @@
+package config
+
+import (
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// builtin is the first layer, and the documentation of the keys in it.
+//
+//go:embed defaults.cfg
+var builtin []byte
+
+const builtinName = "defaults.cfg (built in)"
+
+// Setter says in which files a key may be set.
+type Setter int
+
+// Who may set a key. Each one includes those below it.
+const (
+	SetInSource Setter = iota // scotch.cfg of the app's source, and the files below
+	SetInApp                  // the app's own file, and the files below
+	SetInSite                 // site files
+	SetNowhere                // filled in by scotch
+)
+
+func (s Setter) String() string {
+	return [...]string{"site, app, source", "site, app", "site", "scotch itself"}[s]
+}
+
+// Key is one key that scotch knows.
+type Key struct {
+	Section string
+	Name    string // as in files, or what stands for any: "NAME", "/url/"
+	Type    string // in words
+	Default string // as written in defaults.cfg, not interpolated
+	Unset   bool   // there is no default
+	Doc     string // in Markdown-free prose, one paragraph
+	Set     Setter
+	Any     bool // stands for every key of the section that has no Key of its own
+}
+
+// Defaults is a plugin's defaults.cfg.
+//
+// Its sections and keys become known ones; a key without a default is there
+// commented out (#key = example, nothing between the # and the key). The
+// comment lines directly above a key are its documentation; a line "# site
+// files only" among them says that an app's file must not set it. A section
+// that is named NAME_config takes any key.
+type Defaults struct {
+	Name string // of the plugin: "nginx"
+	Text []byte
+}
+
+func (d Defaults) file() string { return d.Name + "/defaults.cfg (built in)" }
+
+// rule is what defaults.cfg can't say of a key.
+type rule struct {
+	section, key, kind string
+	set                Setter
+}
+
+// rules returns the types of all keys of defaults.cfg, and who may set them.
+func rules() []rule {
+	return []rule{
+		{"app", "name", "name of an app", SetNowhere},
+		{"app", "instance_id", "id of an instance", SetNowhere},
+		{"app", "src", "git URL or absolute path", SetInApp},
+		{"app", "instance_path", "path", SetInApp},
+		{"app", "venv_path", "path", SetInApp},
+		{"app", "src_path", "path", SetInApp},
+		{"app", "run_path", "path", SetInApp},
+		{"app", "data_path", "path", SetInApp},
+		{"app", "interpreter", "program", SetInSource},
+		{"app", "config", "path", SetInSite},
+		{"app", "entry_point", "MODULE:CALLABLE", SetInSource},
+		{"app", "root", "relative path", SetInApp},
+		{"app", "build", "shell command", SetInSource},
+		{"app", "release", "shell command", SetInSource},
+		{"app", "persist", "relative paths", SetInSource},
+		{"app", "workers", "number", SetInApp},
+		{"app", "threads", "number", SetInApp},
+		{"app", "max_body", "size", SetInApp},
+		{"app", "timeout", "duration", SetInApp},
+		{"app", "user", "user name", SetInApp},
+		{"app", "group", "group name", SetInApp},
+		{"app", "domains", "hosts", SetInApp},
+		{"app", "url_prefix", "URL path", SetInApp},
+		{"app", "keep", "number", SetInApp},
+		{"env", "NAME", "text", SetInSource},
+		{"build_env", "NAME", "text", SetInApp},
+		{"static", "/url/", "relative path, or data:path", SetInSource},
+		{"health", "path", "URL path", SetInSource},
+		{"health", "timeout", "duration", SetInSource},
+		{"health", "status", "HTTP statuses", SetInSource},
+		{"health", "host", "host", SetInSource},
+		{"health", "watch", "duration", SetInSource},
+		{"deploy", "timeout", "duration", SetInApp},
+		{"deploy", "release_timeout", "duration", SetInApp},
+		{"limits", "memory", "size", SetInApp},
+		{"limits", "cpu", "percentage", SetInApp},
+		{"limits", "tasks", "number", SetInApp},
+		{"limits", "build_memory", "size", SetInApp},
+		{"limits", "build_cpu", "percentage", SetInApp},
+		{"limits", "build_tasks", "number", SetInApp},
+		{"git", "branch", "branch", SetInApp},
+		{"plugins", "git", "on or off", SetInSite},
+		{"plugins", "uwsgi", "on or off", SetInSite},
+		{"plugins", "nginx", "on or off", SetInSite},
+		{"site", "domain", "host", SetInApp},
+		{"site", "dirmode", "octal mode", SetInApp},
+		{"site", "umask", "octal mode", SetInSite},
+		{"paths", "configuration", "path", SetInSite},
+		{"paths", "apps_enabled", "path", SetInSite},
+		{"paths", "instances", "path", SetInSite},
+		{"paths", "repositories", "path", SetInSite},
+		{"paths", "data", "path", SetInSite},
+		{"paths", "logs", "path", SetInSite},
+		{"paths", "run", "path", SetInSite},
+		{"server", "mode", "system or standalone", SetInSite},
+		{"server", "listen", "HOST:PORT", SetInSite},
+		{"server", "host_key", "path", SetInSite},
+		{"server", "authorized_keys", "path", SetInSite},
+		{"server", "deploys", "number", SetInSite},
+		{"server", "min_free", "size", SetInSite},
+		{"server", "max_push", "size", SetInSite},
+		{"server", "log_size", "size", SetInSite},
+		{"server", "log_keep", "number", SetInSite},
+		{"server", "git_user", "user name", SetInSite},
+		{"server", "stop_timeout", "duration", SetInSite},
+		{"text", "empty", "nothing", SetNowhere},
+	}
+}
+
+// Schema returns every key that scotch and the given plugins know, in the order
+// of their files.
+func Schema(plugins []Defaults) []Key {
+	documented := documentedKeys(builtin)
+	var all []Key
+	for _, r := range rules() {
+		k := Key{Section: r.section, Name: r.key, Type: r.kind, Set: r.set, Unset: true}
+		k.Any = keepsCase(r.section)
+		for _, d := range documented {
+			if d.section == r.section && (d.key == r.key || k.Any && d.key == "") {
+				k.Doc, k.Default, k.Unset = d.doc, d.value, d.commented || k.Any
+			}
+		}
+		all = append(all, k)
+	}
+	for _, p := range plugins {
+		if !slices.ContainsFunc(all, func(k Key) bool { return k.Section == "plugins" && k.Name == p.Name }) {
+			all = append(all, Key{Section: "plugins", Name: p.Name, Type: "on or off", Default: "on", Set: SetInSite,
+				Doc: fmt.Sprintf("Whether the plugin %s is used.", p.Name)})
+		}
+		for _, d := range documentedKeys(p.Text) {
+			k := Key{Section: d.section, Name: d.key, Type: "text", Default: d.value, Unset: d.commented, Doc: d.doc, Set: SetInApp}
+			if d.siteOnly {
+				k.Set = SetInSite
+			}
+			if d.key == "" {
+				if !takesAnyKey(d.section) {
+					continue
+				}
+				k.Name, k.Any, k.Unset = "OPTION", true, true
+			}
+			if !slices.ContainsFunc(all, func(o Key) bool { return o.Section == k.Section && o.Name == k.Name }) {
+				all = append(all, k)
+			}
+		}
+	}
+	return all
+}
+
+// takesAnyKey tells whether a plugin's section has free keys.
+func takesAnyKey(section string) bool { return strings.HasSuffix(section, "_config") }
+
+// documentedKey is a key, or with an empty key a section, of a defaults.cfg.
+type documentedKey struct {
+	section, key, value, doc string
+	commented, siteOnly      bool
+}
+
+// documentedKeys reads a defaults.cfg with its comments, by the rules that
+// Defaults states.
+func documentedKeys(text []byte) []documentedKey {
+	d, _ := parse("", text)
+	values := make(map[int]entry)
+	for _, e := range d.entries {
+		values[e.first] = e
+	}
+	var (
+		all     []documentedKey
+		section string
+		doc     []string
+	)
+	for n, l := range d.lines {
+		k := documentedKey{section: section}
+		switch l.kind {
+		case commentLine:
+			name, value, ok := commentedKey(l.text)
+			if !ok {
+				doc = append(doc, strings.TrimSpace(strings.TrimLeft(l.text, "#; \t")))
+				continue
+			}
+			k.key, k.value, k.commented = name, value, true
+		case headerLine:
+			section, _ = headerName(strings.TrimFunc(l.text, isSpace))
+			k.section = section
+		case optionLine:
+			k.key, k.value = values[n].key, values[n].raw
+		default:
+			doc = nil
+			continue
+		}
+		doc = slices.DeleteFunc(doc, func(s string) bool {
+			site := strings.EqualFold(strings.TrimRight(s, "."), "site files only")
+			k.siteOnly = k.siteOnly || site
+			return site
+		})
+		k.doc = strings.Join(doc, " ")
+		// Keys in one block, without a comment of their own between them, share it.
+		if k.doc == "" && k.key != "" && len(all) > 0 {
+			if last := all[len(all)-1]; last.key != "" && last.section == section && n > 0 && d.lines[n-1].kind != blankLine {
+				k.doc, k.siteOnly = last.doc, last.siteOnly
+			}
+		}
+		doc = nil
+		all = append(all, k)
+	}
+	return all
+}
+
+// commentedKey reads "#key = example".
+func commentedKey(s string) (key, value string, ok bool) {
+	s = strings.TrimFunc(s, isSpace)[1:]
+	key, value, ok = strings.Cut(s, "=")
+	key = strings.TrimRight(key, " \t")
+	if !ok || key == "" || strings.Trim(key, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		return "", "", false
+	}
+	return key, strings.TrimSpace(value), true
+}
+
+// schema finds keys by their names.
+type schema struct {
+	keys     []Key
+	sections []string
+	byRef    map[ref]Key
+}
+
+func newSchema(plugins []Defaults) *schema {
+	s := &schema{keys: Schema(plugins), byRef: make(map[ref]Key)}
+	for _, k := range s.keys {
+		name := k.Name
+		if k.Any {
+			name = "*"
+		}
+		s.byRef[ref{k.Section, name}] = k
+		if !slices.Contains(s.sections, k.Section) {
+			s.sections = append(s.sections, k.Section)
+		}
+	}
+	for _, p := range plugins {
+		for _, d := range documentedKeys(p.Text) {
+			if !slices.Contains(s.sections, d.section) {
+				s.sections = append(s.sections, d.section)
+			}
+		}
+	}
+	return s
+}
+
+// find returns the key that r is, or that stands for it.
+func (s *schema) find(r ref) (Key, bool) {
+	k, ok := s.byRef[r]
+	if !ok {
+		k, ok = s.byRef[ref{r.section, "*"}]
+	}
+	return k, ok
+}
+
+// check reports every section and key of a file that is not known, or that must
+// not be set in this layer's files.
+func (s *schema) check(d *document, l Layer) Errors {
+	var errs Errors
+	for _, h := range d.sections {
+		if h.name == defaultSection || slices.Contains(s.sections, h.name) {
+			continue
+		}
+		errs.add(&Error{File: d.file, Line: h.line + 1, Section: h.name, Problem: "there is no such section",
+			Hint: didYouMean(h.name, s.sections, func(x string) string { return "[" + x + "]" })})
+	}
+	for _, e := range d.entries {
+		bad := &Error{File: d.file, Line: e.first + 1, Section: e.section, Key: e.key}
+		k, known := s.find(ref{e.section, e.key})
+		switch {
+		case e.section == defaultSection && l != LayerSource:
+			continue
+		case e.section != defaultSection && !slices.Contains(s.sections, e.section):
+			continue // the section is reported
+		case e.section == defaultSection:
+			bad.Problem = "the app's source can't set defaults for all sections"
+			bad.Hint = "write the value where it is used"
+		case !known:
+			bad.Problem = "there is no such key"
+			bad.Hint = s.nearest(e.section, e.key)
+		case k.Set == SetNowhere:
+			bad.Problem = "is filled in by scotch and can't be set"
+			bad.Hint = "remove the line"
+		case l == LayerApp && k.Set == SetInSite:
+			bad.Problem = "can't be set for one app"
+			bad.Hint = "set it in a site file, such as /etc/scotch.cfg"
+		case l == LayerSource && k.Set != SetInSource:
+			bad.Problem = "can't be set in the app's source"
+			bad.Hint = fmt.Sprintf("an operator sets it on the server: scotch config APP set %s:%s=VALUE", e.section, e.key)
+			if k.Set == SetInSite {
+				bad.Hint = "an operator sets it in a site file"
+			}
+		default:
+			continue
+		}
+		errs.add(bad)
+	}
+	return errs
+}
+
+// nearest suggests a key for one that is not known: one of another section with
+// this very name, or one of this section that is spelled almost like it.
+func (s *schema) nearest(section, key string) string {
+	for _, k := range s.keys {
+		if k.Section != section && k.Name == key && k.Set != SetNowhere {
+			return fmt.Sprintf("did you mean %s in [%s]?", key, k.Section)
+		}
+	}
+	var names []string
+	for _, k := range s.keys {
+		if k.Section == section {
+			names = append(names, k.Name)
+		}
+	}
+	hint := didYouMean(key, names, func(x string) string { return x })
+	if hint == "" && len(names) > 0 {
+		hint = fmt.Sprintf("[%s] has %s", section, strings.Join(names, ", "))
+	}
+	return hint
+}
+
+// didYouMean names the candidate that is spelled most alike, "" where none is.
+func didYouMean(name string, candidates []string, show func(string) string) string {
+	if len(name) > 60 {
+		return ""
+	}
+	best, least := "", 1+min(2, len(name)/2)
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(name), c); d < least {
+			best, least = c, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "did you mean " + show(best) + "?"
+}
+
+// distance is the Levenshtein distance: letters to insert, remove or change.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			next := diagonal
+			if a[i] != b[j] {
+				next = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
+}

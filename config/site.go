@@ -1,0 +1,317 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options say which files a server's configuration is read from.
+type Options struct {
+	// Files replace the standard site files; each must exist.
+	Files   []string
+	Plugins []Defaults
+	Dir     string // where ./scotch.cfg is looked for; empty: the working directory
+	Home    string // where ~/.scotch.cfg is looked for; empty: the caller's home
+}
+
+// Open reads the configuration of a server. Its error is an Errors with
+// everything that is wrong in the site files, or what kept one from being read.
+//
+// The apps' files are read by Site.App, each time anew.
+func Open(o Options) (*Site, error) {
+	files, err := o.siteFiles()
+	if err != nil {
+		return nil, err
+	}
+	s := &Site{schema: newSchema(o.Plugins), Plugins: make(map[string]bool)}
+	var errs Errors
+	add := func(l Layer, name string, data []byte) {
+		d, bad := parse(name, data)
+		errs.add(bad...)
+		if l == LayerSite {
+			errs.add(s.schema.check(d, l)...)
+		}
+		s.layers = append(s.layers, layer{l, d})
+	}
+	add(LayerDefaults, builtinName, builtin)
+	for _, p := range o.Plugins {
+		add(LayerPlugin, p.file(), p.Text)
+	}
+	for _, name := range files {
+		data, err := readFile(name)
+		if errors.Is(err, fs.ErrNotExist) && len(o.Files) == 0 {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read site file: %w", err)
+		}
+		add(LayerSite, name, data)
+		s.Files = append(s.Files, name)
+	}
+	s.Values = s.merge()
+	s.resolve(&errs)
+	if err := errs.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// layer is a file in its place.
+type layer struct {
+	kind Layer
+	doc  *document
+}
+
+// merge makes a fresh set of values of the site's layers.
+func (s *Site) merge() *Values {
+	v := newValues(takesAnyKey)
+	for _, l := range s.layers {
+		v.add(l.doc, l.kind)
+	}
+	return v
+}
+
+// siteFiles lists the files to read, the one that wins last.
+func (o Options) siteFiles() ([]string, error) {
+	if len(o.Files) > 0 {
+		var all []string
+		for _, f := range o.Files {
+			abs, err := filepath.Abs(f)
+			if err != nil {
+				return nil, fmt.Errorf("find site file: %w", err)
+			}
+			all = append(all, abs)
+		}
+		return all, nil
+	}
+	return o.standardFiles("/etc/scotch.cfg")
+}
+
+// standardFiles are the system's, the caller's, and the working directory's. The
+// last one does not count inside a git work tree: there a scotch.cfg is an
+// app's own, and whoever can push would configure the server.
+func (o Options) standardFiles(system string) ([]string, error) {
+	all := []string{system}
+	home := o.Home
+	if home == "" {
+		home, _ = os.UserHomeDir() // no home, no file in it
+	}
+	if home != "" {
+		all = append(all, filepath.Join(home, ".scotch.cfg"))
+	}
+	dir := o.Dir
+	if dir == "" {
+		var err error
+		if dir, err = os.Getwd(); err != nil {
+			return nil, fmt.Errorf("find ./scotch.cfg: %w", err)
+		}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find ./scotch.cfg: %w", err)
+	}
+	local := filepath.Join(dir, "scotch.cfg")
+	if !inWorkTree(dir) && !slices.Contains(all, local) {
+		all = append(all, local)
+	}
+	return all, nil
+}
+
+// inWorkTree tells whether dir or a directory above it has a .git, which is a
+// file in a linked work tree (gitrepository-layout(5)).
+func inWorkTree(dir string) bool {
+	for {
+		if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
+			return true
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return false
+		}
+		dir = parent
+	}
+}
+
+// readFile reads a configuration file, a little more than parse takes of it.
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
+}
+
+// resolve fills in the typed fields.
+func (s *Site) resolve(errs *Errors) {
+	t := &typed{v: s.Values, errs: errs}
+	s.Mode = value(t, "server", "mode", func(m string) (string, error) {
+		if m != "system" && m != "standalone" {
+			return "", fmt.Errorf("must be system or standalone, not %q", m)
+		}
+		return m, nil
+	})
+	s.Domain = optional(t, "site", "domain", parseHost)
+	s.DirMode = value(t, "site", "dirmode", parseMode)
+	s.Umask = value(t, "site", "umask", parseUmask)
+	s.Paths = Paths{
+		Configuration: value(t, "paths", "configuration", parsePath),
+		AppsEnabled:   value(t, "paths", "apps_enabled", parsePath),
+		Instances:     value(t, "paths", "instances", parsePath),
+		Repositories:  value(t, "paths", "repositories", parsePath),
+		Data:          value(t, "paths", "data", parsePath),
+		Logs:          value(t, "paths", "logs", parsePath),
+		Run:           value(t, "paths", "run", parsePath),
+	}
+	if err := CheckSocketPath(filepath.Join(s.Paths.Run, "control.sock")); err != nil {
+		t.fail("paths", "run", err)
+	}
+	s.Server = Server{
+		Listen:         value(t, "server", "listen", parseListen),
+		HostKey:        value(t, "server", "host_key", parsePath),
+		AuthorizedKeys: value(t, "server", "authorized_keys", parsePath),
+		Deploys:        value(t, "server", "deploys", parseNumber(0, 1000)),
+		MinFree:        value(t, "server", "min_free", parseSize),
+		MaxPush:        value(t, "server", "max_push", parseSize),
+		LogSize:        value(t, "server", "log_size", parseSize),
+		LogKeep:        value(t, "server", "log_keep", parseNumber(0, 1000)),
+		GitUser:        value(t, "server", "git_user", parseUser),
+		StopTimeout:    value(t, "server", "stop_timeout", parseDuration(0)),
+	}
+	s.Plugins = t.plugins(s.schema)
+}
+
+// Apps returns the names of the apps that have a file in [paths] apps_enabled,
+// sorted. A file that is named as no app can be is an error, joined with those
+// of others; the names of the apps are returned all the same.
+func (s *Site) Apps() ([]string, error) {
+	dir := s.Paths.AppsEnabled
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // no app was made yet
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list apps: %w", err)
+	}
+	var (
+		names []string
+		errs  []error
+	)
+	for _, f := range files {
+		name, ok := strings.CutSuffix(f.Name(), ".cfg")
+		if !ok || strings.HasPrefix(f.Name(), ".") || f.IsDir() {
+			continue
+		}
+		if err := ValidName(name); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(dir, f.Name()), err))
+			continue
+		}
+		names = append(names, name)
+	}
+	return names, errors.Join(errs...)
+}
+
+// typed reads values and collects what is wrong with them.
+type typed struct {
+	v    *Values
+	errs *Errors
+}
+
+func (t *typed) fail(section, key string, err error) {
+	var known *Error
+	if errors.As(err, &known) {
+		t.errs.add(known)
+		return
+	}
+	problem, hint, _ := strings.Cut(err.Error(), "\n")
+	if isSecret(section) {
+		problem, hint = "the value can't be used", ""
+	}
+	t.errs.add(t.v.errorAt(ref{section, key}, problem, hint))
+}
+
+// value reads a key that has a default.
+func value[T any](t *typed, section, key string, parse func(string) (T, error)) T {
+	var zero T
+	s, err := t.v.Get(section, key)
+	if err != nil {
+		t.fail(section, key, err)
+		return zero
+	}
+	v, err := parse(s)
+	if err != nil {
+		t.fail(section, key, err)
+		return zero
+	}
+	return v
+}
+
+// optional reads a key that need not be set. An empty value is none.
+func optional[T any](t *typed, section, key string, parse func(string) (T, error)) T {
+	var zero T
+	s, _, err := t.v.Lookup(section, key)
+	if err != nil {
+		t.fail(section, key, err)
+		return zero
+	}
+	if s == "" {
+		return zero
+	}
+	return value(t, section, key, parse)
+}
+
+func text(s string) (string, error) { return s, nil }
+
+func (t *typed) plugins(s *schema) map[string]bool {
+	on := make(map[string]bool)
+	for _, k := range s.keys {
+		if k.Section != "plugins" {
+			continue
+		}
+		if _, set, _ := t.v.Lookup("plugins", k.Name); !set {
+			on[k.Name] = true // a plugin that came without a line about itself
+			continue
+		}
+		on[k.Name] = value(t, "plugins", k.Name, parseBool)
+	}
+	return on
+}
+
+func (t *typed) variables(section string) []Var {
+	var vars []Var
+	for _, name := range t.v.Keys(section) {
+		s, _, err := t.v.Lookup(section, name)
+		if err == nil {
+			err = ValidEnvName(name)
+		}
+		if err == nil && len(name)+len(s)+2 > maxVariable {
+			err = fmt.Errorf("the value has %d bytes, the system takes at most %d in one variable", len(s), maxVariable-len(name)-2)
+		}
+		if err != nil {
+			// The name is at fault here, and no secret.
+			problem, hint, _ := strings.Cut(err.Error(), "\n")
+			var known *Error
+			if errors.As(err, &known) {
+				t.errs.add(known)
+			} else {
+				t.errs.add(t.v.errorAt(ref{section, name}, problem, hint))
+			}
+			continue
+		}
+		vars = append(vars, Var{Name: name, Value: s})
+	}
+	return vars
+}
+
+const (
+	atLeastOneSecond = time.Second
+	// maxVariable is MAX_ARG_STRLEN of execve(2): 32 pages, with the NUL.
+	maxVariable = 131072
+)

@@ -1,0 +1,267 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"scotch/config"
+)
+
+// maxSourceConfig bounds the scotch.cfg of a source tree, in bytes.
+const maxSourceConfig = 256 << 10
+
+func stack() []byte { return debug.Stack() }
+
+// checkout fills the new instance: the tree at the commit, the interpreter,
+// the virtualenv with the dependencies, [app] build, the entry point.
+func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*config.App, *Record, error) {
+	op.report.Stage("checkout")
+	a, err := op.configure(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	rec := &Record{
+		App: op.app, Instance: op.id, Dir: op.dir, Commit: c.ID, Subject: c.Subject,
+		By: op.by, Why: op.what, Started: op.started, Root: a.Root, Grace: a.Timeout,
+	}
+	if err := op.d.ensureUser(ctx, a); err != nil {
+		return nil, nil, err
+	}
+	if err := op.makeDirectories(a, rec); err != nil {
+		return nil, nil, err
+	}
+	if err := op.export(ctx, c, a, rec); err != nil {
+		return nil, nil, err
+	}
+	src := filepath.Join(rec.Source, filepath.FromSlash(a.Root))
+	if fi, err := os.Stat(src); err != nil || !fi.IsDir() {
+		return nil, nil, fmt.Errorf("[app] root is %q, and the commit has no such directory\npush it, or change root: %s config %s set root=…", a.Root, op.d.SSH, op.app)
+	}
+	if err := op.persist(a, src); err != nil {
+		return nil, nil, err
+	}
+
+	begin := time.Now()
+	if rec.Interpreter, err = op.d.Toolchain.Interpreter(ctx, a, src); err != nil {
+		return nil, nil, err
+	}
+	op.report.Step("python", rec.Interpreter.Version+" "+rec.Interpreter.Path+why(rec.Interpreter.Why), since(begin))
+
+	if err := op.virtualenv(ctx, a, rec, src, clean); err != nil {
+		return nil, nil, err
+	}
+
+	begin = time.Now()
+	if rec.EntryPoint, err = op.d.Toolchain.EntryPoint(a, src); err != nil {
+		return nil, nil, err
+	}
+	op.report.Step("app", rec.EntryPoint.String()+why(rec.EntryPoint.Why), since(begin))
+
+	if a.Build != "" {
+		if err := op.d.ownTree(a, rec.Source); err != nil {
+			return nil, nil, err
+		}
+		if err := op.command(ctx, a, rec, "build", a.Build, a.BuildEnv); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := op.seal(a, rec); err != nil {
+		return nil, nil, err
+	}
+	return a, rec, op.d.files.SyncFS("sync-instance", op.dir)
+}
+
+func why(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}
+
+// configure reads the app's configuration as this commit makes it.
+func (op *operation) configure(ctx context.Context, c Commit) (*config.App, error) {
+	// [app] root is for the app's own file to say, so it is known before the
+	// tree's scotch.cfg is.
+	base, err := op.d.site.App(op.app, config.AppOptions{InstanceID: op.id})
+	if err != nil {
+		return nil, err
+	}
+	name := path.Join(base.Root, "scotch.cfg")
+	data, err := op.d.Source.ReadFile(ctx, op.app, c, name, maxSourceConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return base, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %q from the commit: %w", name, err)
+	}
+	return op.d.site.App(op.app, config.AppOptions{InstanceID: op.id, Source: data, SourceName: name})
+}
+
+// instancePlace is where [app] instance_path puts an instance.
+func (d *Deployer) instancePlace(app, id string) (string, error) {
+	a, err := d.site.App(app, config.AppOptions{InstanceID: id})
+	if err != nil {
+		return "", err
+	}
+	return a.InstancePath, nil
+}
+
+// makeDirectories makes what an instance has beside its source and venv. Where
+// the configuration puts a part elsewhere, the instance links to it, so that
+// <instances>/NAME/current/run leads to the socket however it is configured.
+func (op *operation) makeDirectories(a *config.App, rec *Record) error {
+	f, mode := op.d.files, op.d.site.DirMode
+	if err := f.MkdirAll("make-data", a.DataPath, mode); err != nil {
+		return err
+	}
+	if err := f.MkdirAll("make-logs", filepath.Dir(op.d.logPath(op.app, op.id)), mode); err != nil {
+		return err
+	}
+	run := filepath.Join(op.dir, "run")
+	if op.elsewhere(a, a.RunPath) {
+		if err := f.Symlink("link-run", a.RunPath, run); err != nil {
+			return err
+		}
+		run = a.RunPath
+		op.undo = append(op.undo, func() { f.RemoveAll("discard-run", a.RunPath) })
+	}
+	if err := f.Mkdir("make-run", run, mode); err != nil {
+		return err
+	}
+	if err := op.d.own(a, run, true); err != nil {
+		return err
+	}
+	if err := op.d.own(a, a.DataPath, false); err != nil {
+		return err
+	}
+	rec.Source = filepath.Join(op.l.sources(), op.id)
+	if op.elsewhere(a, a.SourcePath) {
+		rec.Source = a.SourcePath
+		op.undo = append(op.undo, func() { f.RemoveAll("discard-source", a.SourcePath) })
+	}
+	if err := f.Mkdir("make-source", rec.Source, mode); err != nil {
+		return err
+	}
+	return op.link("link-source", rec.Source, "src")
+}
+
+// elsewhere tells whether the configuration puts a part of the instance
+// outside its directory.
+func (op *operation) elsewhere(a *config.App, p string) bool {
+	return !within(a.InstancePath, p)
+}
+
+func within(dir, p string) bool {
+	rel, err := filepath.Rel(dir, p)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+// link makes the instance's link to a part of it that lives in a store,
+// relative where both are below the app's directory.
+func (op *operation) link(name, target, part string) error {
+	if within(op.l.dir, target) {
+		if dir, err := filepath.EvalSymlinks(op.dir); err == nil && filepath.Dir(dir) == op.l.dir {
+			if rel, err := filepath.Rel(op.dir, target); err == nil {
+				target = rel
+			}
+		}
+	}
+	return op.d.files.Symlink(name, target, filepath.Join(op.dir, part))
+}
+
+func (op *operation) export(ctx context.Context, c Commit, a *config.App, rec *Record) error {
+	begin := time.Now()
+	stats, err := op.d.Source.Export(ctx, op.app, c, rec.Source)
+	if err != nil {
+		return fmt.Errorf("copying the source: %w", err)
+	}
+	op.report.Step("source", fmt.Sprintf("%s, %s", plural(stats.Files, "file"), size(stats.Bytes)), since(begin))
+	return nil
+}
+
+// persist makes each [app] persist path of the source a link into the app's
+// data directory; what the commit brings there is the first content.
+func (op *operation) persist(a *config.App, src string) error {
+	for _, p := range a.Persist {
+		inSource := filepath.Join(src, filepath.FromSlash(p))
+		inData := filepath.Join(a.DataPath, filepath.FromSlash(p))
+		parent, err := filepath.EvalSymlinks(filepath.Dir(inSource))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if root, rerr := filepath.EvalSymlinks(src); err == nil && rerr == nil && !within(root, parent) {
+			return fmt.Errorf("[app] persist names %q, which a link leads out of the source", p)
+		}
+		if err := op.d.files.MkdirAll("make-persist", filepath.Dir(inData), op.d.site.DirMode); err != nil {
+			return err
+		}
+		_, dataErr := os.Lstat(inData)
+		_, srcErr := os.Lstat(inSource)
+		switch {
+		case dataErr != nil && srcErr == nil:
+			// Copied, not moved: a failed deploy must not have eaten it.
+			if err := os.CopyFS(inData, os.DirFS(inSource)); err != nil {
+				data, rerr := os.ReadFile(inSource)
+				if rerr != nil {
+					return fmt.Errorf("[app] persist: copying %q: %w", p, err)
+				}
+				if err := op.d.files.Write("copy-persist", inData, data, 0o644); err != nil {
+					return err
+				}
+			}
+		case dataErr != nil && filepath.Ext(p) == "":
+			if err := op.d.files.MkdirAll("make-persist", inData, op.d.site.DirMode); err != nil {
+				return err
+			}
+		}
+		if err := os.RemoveAll(inSource); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(inSource), op.d.site.DirMode); err != nil {
+			return err
+		}
+		if err := os.Symlink(inData, inSource); err != nil {
+			return err
+		}
+		if err := op.d.ownTree(a, inData); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// command runs a command line that the app wrote itself ([app] build,
+// release), by a shell, as the app's user, in its source.
+func (op *operation) command(ctx context.Context, a *config.App, rec *Record, name, line string, extra []config.Var) error {
+	i := instanceFor(a, rec)
+	out := op.report.Output()
+	defer out.Close()
+	op.report.Step(name, line, -1)
+	begin := time.Now()
+	timeout := a.StepTimeout
+	if name == "release" {
+		timeout = 0
+	}
+	err := op.d.Runner.Run(ctx, Command{
+		Args: []string{"/bin/sh", "-c", line}, Dir: i.Source, Env: i.environment(extra),
+		User: a.User, Group: a.Group, Stdout: out, Stderr: out, Timeout: timeout, Umask: op.d.site.Umask,
+	})
+	out.Close()
+	if err != nil {
+		var exit *ExitError
+		if errors.As(err, &exit) {
+			exit.Name = "the " + name + " command"
+		}
+		return err
+	}
+	op.report.Step(name, "done", since(begin))
+	return nil
+}

@@ -1,0 +1,58 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+)
+
+// ErrNoServer says that no server answers at the socket.
+var ErrNoServer = errors.New("no server is running")
+
+// Do sends a call to the server at the socket and carries its input and output
+// until it has ended. It returns the exit status. stdin is read only where the
+// call says so. An error that matches ErrNoServer means that nothing was done.
+func Do(ctx context.Context, socket string, c Call, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
+	line, err := json.Marshal(c)
+	if err != nil {
+		return 0, err
+	}
+	var body io.Reader = bytes.NewReader(append(line, '\n'))
+	if c.Stdin && stdin != nil {
+		body = io.MultiReader(body, stdin)
+	}
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://scotch"+callPath, body)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return 0, fmt.Errorf("the server's socket %q is not yours to open\nrun this as the server's user, or as root", socket)
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+			return 0, ErrNoServer
+		}
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return 0, fmt.Errorf("the server refused the call: %s", strings.TrimSpace(string(why)))
+	}
+	return readFrames(resp.Body, stdout, stderr)
+}

@@ -1,0 +1,189 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"scotch/config"
+)
+
+// Call is one command: what a person typed after the program's name.
+type Call struct {
+	Args []string `json:"args"`
+	// Stdin tells that the command reads its input, which follows.
+	Stdin bool `json:"stdin,omitempty"`
+	// Version of the client's program; the two may differ after an upgrade.
+	Version string `json:"version,omitempty"`
+}
+
+// Handler runs a call and returns its exit status. ctx ends with the client.
+type Handler func(ctx context.Context, c Call, stdin io.Reader, stdout, stderr io.Writer) int
+
+const (
+	callPath = "/v1/call"
+	maxCall  = 1 << 20 // bytes of the line that describes a call
+	pingEach = 20 * time.Second
+)
+
+// Listen opens the control socket with mode 0600 from its first moment on. A
+// socket that nobody answers at is what a killed server left, and replaced.
+// The caller closes the listener, which removes the socket.
+func Listen(path string) (net.Listener, error) {
+	if err := config.CheckSocketPath(path); err != nil {
+		return nil, err
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("a server is running already: it answers at %q", path)
+	}
+	// Made under another name, closed to all others, and only then moved to
+	// where clients look.
+	early := path + ".new"
+	if err := os.Remove(early); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: early, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(early, 0o600), os.Rename(early, path)); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &listener{l, path}, nil
+}
+
+type listener struct {
+	*net.UnixListener
+	path string
+}
+
+func (l *listener) Close() error {
+	err := l.UnixListener.Close()
+	if err == nil {
+		os.Remove(l.path)
+	}
+	return err
+}
+
+// Serve answers calls until ctx is done, then waits for those under way, whose
+// contexts are cancelled, and closes l.
+func Serve(ctx context.Context, l net.Listener, handle Handler) error {
+	calls, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	srv := &http.Server{
+		Handler:           handler(handle),
+		BaseContext:       func(net.Listener) context.Context { return calls },
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	stop := context.AfterFunc(ctx, func() {
+		cancel()
+		end, done := context.WithTimeout(context.Background(), 10*time.Second)
+		defer done()
+		if srv.Shutdown(end) != nil {
+			srv.Close()
+		}
+	})
+	defer stop()
+	err := srv.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func handler(handle Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+callPath, func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		if err := rc.EnableFullDuplex(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		body := bufio.NewReader(r.Body)
+		line, err := readLine(body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		var c Call
+		if err := json.Unmarshal(line, &c); err != nil {
+			http.Error(w, "the call is not understood: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		w.WriteHeader(http.StatusOK)
+		out := &framer{w: w, flush: rc.Flush}
+		if out.frame(framePing, nil) != nil {
+			return
+		}
+		go ping(ctx, out, cancel)
+		status := handle(ctx, c, input(ctx, cancel, c, body), stream{out, frameStdout}, stream{out, frameStderr})
+		out.frame(frameExit, []byte{byte(status)})
+	})
+	return mux
+}
+
+// ping notices a client that is gone while the command is silent.
+func ping(ctx context.Context, out *framer, cancel func()) {
+	tick := time.NewTicker(pingEach)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if out.frame(framePing, nil) != nil {
+				cancel()
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// input is the command's standard input. The body is read in any case: that is
+// how net/http notices that the client is gone.
+func input(ctx context.Context, cancel func(), c Call, body io.Reader) io.Reader {
+	r, w := io.Pipe()
+	go func() {
+		var to io.Writer = io.Discard
+		if c.Stdin {
+			to = w
+		} else {
+			w.Close()
+		}
+		_, err := io.Copy(to, body)
+		w.CloseWithError(err)
+		if err != nil && !errors.Is(err, io.ErrClosedPipe) {
+			cancel()
+		}
+	}()
+	context.AfterFunc(ctx, func() { r.CloseWithError(context.Cause(ctx)) })
+	return r
+}
+
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		if len(line) > maxCall {
+			return nil, fmt.Errorf("a call of more than %d bytes", maxCall)
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		return line, err
+	}
+}

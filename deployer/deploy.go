@@ -1,0 +1,164 @@
+package deployer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// Deploy makes a commit live: checkout, register, the switch. It waits for the
+// app's turn; ctx, the client's, drops it while it waits and no more once it
+// has begun. What a person is to read of it goes to out as it comes.
+//
+// An error before anything was done is a *RefusedError; one of a stage is a
+// *StageError, its reason and the next step are in out already. In both cases
+// what served before serves on.
+func (d *Deployer) Deploy(ctx context.Context, req Request, out io.Writer) (Result, error) {
+	var res Result
+	err := d.operate(ctx, task{
+		app: req.App, what: "deploy", by: req.By, title: "deploying " + short(req.Commit), heavy: true,
+		run: func(ctx context.Context, op *operation) (err error) {
+			res, err = op.deploy(ctx, req)
+			return err
+		},
+	}, out)
+	return res, err
+}
+
+// DeployRef deploys what ref names in the app's source: [app] src, or its own
+// repository. An empty ref is the app's branch. The app's branch moves with the
+// switch, as for a push.
+func (d *Deployer) DeployRef(ctx context.Context, app, ref, by string, clean bool, out io.Writer) (Result, error) {
+	a, err := d.app(app)
+	if err != nil {
+		return Result{}, err
+	}
+	title := "deploying " + ref
+	if ref == "" {
+		title = "a deploy"
+	}
+	var res Result
+	err = d.operate(ctx, task{
+		app: app, what: "deploy", by: by, title: title, heavy: true,
+		run: func(ctx context.Context, op *operation) error {
+			branch, err := d.Branch(ctx, app)
+			if err != nil {
+				return err
+			}
+			if err := d.Repositories.Create(ctx, app, branch); err != nil {
+				return err
+			}
+			progress := op.report.Output()
+			defer progress.Close()
+			if a.Source != "" {
+				op.report.Headline("%s: fetching %s", app, a.Source)
+			} else if ref == "" {
+				ref = "refs/heads/" + branch
+			}
+			c, err := d.Source.Resolve(ctx, a, ref, progress)
+			if err != nil {
+				return &StageError{"checkout", err}
+			}
+			progress.Close()
+			res, err = op.deploy(ctx, Request{App: app, Ref: "refs/heads/" + branch, Commit: c.ID, By: by, Clean: clean})
+			return err
+		},
+	}, out)
+	return res, err
+}
+
+// Branch is the branch of an app that deploys: the configured one, else the one
+// that is live, else main or master, whichever the repository has.
+func (d *Deployer) Branch(ctx context.Context, app string) (string, error) {
+	a, err := d.app(app)
+	if err != nil {
+		return "", err
+	}
+	if a.BranchSet {
+		return a.Branch, nil
+	}
+	if live, err := d.layout(app).live(); err == nil {
+		if b, ok := strings.CutPrefix(live.Ref, "refs/heads/"); ok {
+			return b, nil
+		}
+	}
+	for _, b := range []string{a.Branch, "master"} {
+		id, err := d.Repositories.Ref(ctx, app, "refs/heads/"+b)
+		if err != nil {
+			return "", err
+		}
+		if id != "" {
+			return b, nil
+		}
+	}
+	return a.Branch, nil
+}
+
+func (op *operation) deploy(ctx context.Context, req Request) (Result, error) {
+	d := op.d
+	c, err := d.Source.Lookup(ctx, req.App, req.Commit)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := op.checkOld(ctx, req); err != nil {
+		return Result{}, err
+	}
+	number, err := op.l.nextRelease()
+	if err != nil {
+		return Result{}, err
+	}
+	op.report.Headline("%s: deploying %s %q as v%d", req.App, short(c.ID), c.Subject, number)
+
+	a, rec, err := op.checkout(ctx, c, req.Clean)
+	if err != nil {
+		return Result{}, &StageError{"checkout", err}
+	}
+	rec.Release, rec.Ref = number, req.Ref
+	if _, err := op.register(ctx, a, rec, releaseRefs(req, c, number)); err != nil {
+		return Result{}, &StageError{"register", err}
+	}
+	op.live(rec)
+	d.sweepLater(req.App)
+	return Result{Release: number, URL: rec.URL, Took: rec.Took}, nil
+}
+
+// live is the last line of an operation that went live.
+func (op *operation) live(rec *Record) {
+	op.report.Headline("%-56s %s", "live at "+rec.URL, seconds(time.Since(op.started)))
+}
+
+// releaseRefs is the transaction that goes with a deploy's switch: the branch
+// moves, and the release is kept reachable for ever.
+func releaseRefs(req Request, c Commit, number int) []RefUpdate {
+	var refs []RefUpdate
+	if req.Ref != "" {
+		refs = append(refs, RefUpdate{Ref: req.Ref, Old: req.Old, New: c.ID})
+	}
+	return append(refs, RefUpdate{Ref: releaseRef(number), New: c.ID})
+}
+
+func releaseRef(n int) string { return fmt.Sprintf("refs/releases/v%d", n) }
+
+// checkOld judges the request as git does: the value that it saw against the
+// ref as it is now that its turn has come.
+func (op *operation) checkOld(ctx context.Context, req Request) error {
+	if req.Ref == "" || req.Old == "" {
+		return nil
+	}
+	now, err := op.d.Repositories.Ref(ctx, req.App, req.Ref)
+	if err != nil {
+		return err
+	}
+	if now == "" {
+		now = zeroID
+	}
+	if now != req.Old {
+		return &RefusedError{
+			Reason: "fetch first: the branch moved meanwhile",
+			Hint:   fmt.Sprintf("it is at %s now: git pull, then push again", short(now)),
+		}
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/semaphore"
+
+	"scotch/config"
+)
+
+// Options is what a Deployer is made of.
+type Options struct {
+	Site         *config.Site
+	Source       Source
+	Repositories Repositories
+	Toolchain    Toolchain
+	AppServer    AppServer
+	WebServer    WebServer
+	Runner       Runner
+	Files        *Files // nil: the plain ones
+	Log          logrus.FieldLogger
+	// SSH is how a person reaches this server's commands, for hints:
+	// "ssh -p 2222 scotch@apps.example.org".
+	SSH string
+	// BuildEnv is added to the environment of builds, before [build_env].
+	BuildEnv []config.Var
+}
+
+// Deployer makes commits live and keeps them so. Make one with New; without
+// Start it only reads (list, releases). Its methods may be called at once by
+// many.
+type Deployer struct {
+	Options
+	site  *config.Site
+	files *Files
+	log   logrus.FieldLogger
+
+	queue queue
+	slots *semaphore.Weighted // deploys at a time on this server
+	webMu sync.Mutex          // render, test and switch of the web server's files
+
+	// ctx ends with the server, cancelled by Close; what runs under it is
+	// counted by work, what watches processes by watchers.
+	stop     context.CancelCauseFunc
+	ctx      context.Context
+	work     sync.WaitGroup
+	watchers sync.WaitGroup
+
+	mu       sync.Mutex
+	started  bool
+	closing  bool
+	apps     map[string]*appState
+	web      *member // the web server, where scotch runs it
+	claims   map[string]map[claim]bool
+	claimsOK bool
+}
+
+// appState is what the server knows of an app besides what is on disk.
+type appState struct {
+	live     *member
+	retiring map[string]*member // by instance
+	op       *operation         // under way
+}
+
+// errClosing is the cause of contexts that end because the server stops.
+var errClosing = errors.New("the server is stopping")
+
+// New returns a deployer that only reads until Start.
+func New(o Options) *Deployer {
+	d := &Deployer{Options: o, site: o.Site, files: o.Files, log: o.Log, apps: map[string]*appState{}}
+	if d.files == nil {
+		d.files = new(Files)
+	}
+	n := o.Site.Server.Deploys
+	if n <= 0 {
+		n = runtime.NumCPU()
+	}
+	d.slots = semaphore.NewWeighted(int64(n))
+	d.queue.lines = map[string][]*ticket{}
+	d.ctx, d.stop = context.WithCancelCause(context.Background())
+	return d
+}
+
+// state returns the state of an app, made when missing. The caller holds d.mu.
+func (d *Deployer) state(app string) *appState {
+	s := d.apps[app]
+	if s == nil {
+		s = &appState{retiring: map[string]*member{}}
+		d.apps[app] = s
+	}
+	return s
+}
+
+// Close ends the server's part: nothing new begins, deploys under way are
+// waited for until ctx is done and then cancelled. Apps go on; the next server
+// adopts them.
+func (d *Deployer) Close(ctx context.Context) {
+	d.mu.Lock()
+	d.closing = true
+	d.mu.Unlock()
+	idle := make(chan struct{})
+	go func() {
+		d.work.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	d.stop(errClosing)
+	<-idle
+	d.watchers.Wait()
+}
+
+// StopAll ends every process of every app, and the web server where scotch
+// runs it. Call it after Close. Stopped apps are not marked: the next start
+// brings them back.
+func (d *Deployer) StopAll(ctx context.Context) error {
+	d.mu.Lock()
+	var all []*member
+	for _, s := range d.apps {
+		if s.live != nil {
+			all = append(all, s.live)
+		}
+		for _, m := range s.retiring {
+			all = append(all, m)
+		}
+	}
+	web := d.web
+	d.mu.Unlock()
+	var wg sync.WaitGroup
+	errs := make([]error, len(all)+1)
+	if web != nil {
+		errs[len(all)] = web.end(ctx)
+	}
+	for i, m := range all {
+		wg.Go(func() { errs[i] = m.end(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// begin counts a piece of work that Close waits for.
+func (d *Deployer) begin() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.started || d.closing {
+		return &RefusedError{Reason: errClosing.Error(), Hint: "try again in a moment"}
+	}
+	d.work.Add(1)
+	return nil
+}
+
+// NoAppError says that there is no such app, or that it was never deployed.
+type NoAppError struct{ App, What string }
+
+func (e *NoAppError) Error() string { return fmt.Sprintf("app %q %s", e.App, e.What) }
+
+// app loads an app's configuration as it is now, for what is live.
+func (d *Deployer) app(name string) (*config.App, error) {
+	return d.site.App(name, config.AppOptions{})
+}
+
+// logPath is where the processes of an instance write.
+func (d *Deployer) logPath(app, id string) string {
+	return filepath.Join(d.site.Paths.Logs, app, id+".log")
+}
+
+func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }

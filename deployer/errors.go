@@ -1,0 +1,30 @@
+package deployer
+
+import (
+	"fmt"
+	"time"
+)
+
+// ExitError is a command that ended with a status other than 0.
+type ExitError struct {
+	Name   string // the program, as a person knows it: "pip"
+	Status int    // exit status; -1 where a signal ended it
+	Signal string // "SIGKILL"; empty where it exited
+}
+
+func (e *ExitError) Error() string {
+	if e.Signal != "" {
+		return fmt.Sprintf("%s was killed by %s", e.Name, e.Signal)
+	}
+	return fmt.Sprintf("%s exited with %d", e.Name, e.Status)
+}
+
+// TimeoutError is a command that was ended because its deadline was over.
+type TimeoutError struct {
+	Name  string
+	After time.Duration
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("%s was still running after %s and was ended", e.Name, e.After)
+}

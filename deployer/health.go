@@ -1,0 +1,141 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"scotch/config"
+)
+
+const (
+	readyPoll = 5 * time.Millisecond
+	// sameAnswers is how often an app may give the same wrong answer before it
+	// is believed. Trouble that may pass (no connection yet, 502 to 504) is
+	// tried until the timeout.
+	sameAnswers = 3
+	answerPause = 300 * time.Millisecond
+	evidence    = 40 // lines of the app's log that a failure shows
+)
+
+// awaitReady waits until the process says that it accepts requests, within
+// [deploy] timeout. A process that ends before has failed.
+func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, running Running) error {
+	ctx, cancel := context.WithTimeout(ctx, a.StepTimeout)
+	defer cancel()
+	tick := time.NewTicker(readyPoll)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(plan.Ready); err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-running.Done():
+			op.showLog(plan, "the app's output")
+			return fmt.Errorf("the app did not start: %s %s\nthe traceback above names the line; mend it and push again", op.d.serverName(), ended(running))
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				op.whereItHangs(plan, running)
+				return fmt.Errorf("the app was not ready after %s\nit hangs while it is imported, see above; [deploy] timeout says how long to wait", a.StepTimeout)
+			}
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// whereItHangs makes Python print where it is: SIGINT raises
+// KeyboardInterrupt, whose traceback goes to the log.
+func (op *operation) whereItHangs(plan *Plan, running Running) {
+	running.Signal(int(syscall.SIGINT))
+	select {
+	case <-running.Done():
+	case <-time.After(quickStop):
+	}
+	op.showLog(plan, "where the app hangs")
+}
+
+// awaitHealthy sends the health request through the instance's own socket
+// until an answer proves it healthy.
+func (op *operation) awaitHealthy(ctx context.Context, a *config.App, plan *Plan, running Running) error {
+	ctx, cancel := context.WithTimeout(ctx, a.Health.Timeout)
+	defer cancel()
+	req := ProbeRequest{
+		Path: a.Health.Path, Prefix: strings.TrimSuffix(a.URLPrefix, "/"), Host: healthHost(a), Scheme: "http",
+	}
+	req.Path = req.Prefix + req.Path
+	var last string
+	for same := 0; ; {
+		begin := time.Now()
+		status, err := op.d.AppServer.Probe(ctx, plan.Socket, req)
+		answer, passing := "", false
+		switch {
+		case err == nil && a.Health.Status.Contains(status):
+			op.report.Step("health", fmt.Sprintf("GET %s %d in %d ms", req.Path, status, time.Since(begin).Milliseconds()), -1)
+			return nil
+		case err == nil:
+			answer = fmt.Sprintf("GET %s answered %d", req.Path, status)
+			passing = status >= 502 && status <= 504
+		case errors.Is(err, ErrEmptyReply):
+			answer = fmt.Sprintf("GET %s got no answer: the app raised an exception", req.Path)
+		default:
+			answer, passing = fmt.Sprintf("GET %s: %v", req.Path, err), true
+		}
+		if answer == last {
+			same++
+		} else {
+			last, same = answer, 1
+		}
+		if !passing && same >= sameAnswers {
+			op.showLog(plan, "the app's output")
+			return fmt.Errorf("the app is not healthy: %s\nhealthy is %s ([health] status), asked with host %q; mend the app or set [health] path, status or host", answer, a.Health.Status, req.Host)
+		}
+		select {
+		case <-time.After(answerPause):
+		case <-running.Done():
+			op.showLog(plan, "the app's output")
+			return fmt.Errorf("the app died before it was healthy: %s %s", op.d.serverName(), ended(running))
+		case <-ctx.Done():
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return context.Cause(ctx)
+			}
+			op.whereItHangs(plan, running)
+			return fmt.Errorf("the app was not healthy after %s: %s\n[health] timeout says how long to wait", a.Health.Timeout, last)
+		}
+	}
+}
+
+// healthHost is the Host of the health request.
+func healthHost(a *config.App) string {
+	if a.Health.Host != "" {
+		return a.Health.Host
+	}
+	for _, d := range a.Domains {
+		if !strings.Contains(d, "*") {
+			return d
+		}
+	}
+	return "localhost"
+}
+
+func ended(r Running) string {
+	if err := r.Err(); err != nil {
+		return err.Error()
+	}
+	return "exited with 0"
+}
+
+// showLog puts the last lines of the instance's own log into the report.
+func (op *operation) showLog(plan *Plan, title string) {
+	lines, err := tail(plan.Process.Log, evidence)
+	if err != nil || len(lines) == 0 {
+		op.report.Note("the app wrote nothing to its log %s", filepath.Base(plan.Process.Log))
+		return
+	}
+	op.report.Evidence(title, lines)
+}

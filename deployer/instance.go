@@ -1,0 +1,285 @@
+package deployer
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"scotch/config"
+)
+
+// layout names the files of one app below <instances>. An app's directory:
+//
+//	000042/            an instance: src venv run deploy.log release.json
+//	.src/000042/       source trees, .venvs/KEY/ virtualenvs: instances link to them
+//	releases/v13.json  kept when the instance is gone
+//	current -> 000042  what is live
+//	stopped            exists while a person has stopped the app
+type layout struct {
+	dir string // <instances>/NAME
+}
+
+func (d *Deployer) layout(app string) layout {
+	return layout{filepath.Join(d.site.Paths.Instances, app)}
+}
+
+func (l layout) current() string           { return filepath.Join(l.dir, "current") }
+func (l layout) stopped() string           { return filepath.Join(l.dir, "stopped") }
+func (l layout) releases() string          { return filepath.Join(l.dir, "releases") }
+func (l layout) release(n int) string      { return filepath.Join(l.releases(), fmt.Sprintf("v%d.json", n)) }
+func (l layout) sources() string           { return filepath.Join(l.dir, ".src") }
+func (l layout) instance(id string) string { return filepath.Join(l.dir, id) }
+
+const recordName = "release.json"
+
+// socket is the path that the web server connects to: through the link
+// current, which is looked up at each connect.
+func (l layout) run() string { return filepath.Join(l.current(), "run") }
+
+// Record is what is known of an instance and of the release that it serves:
+// release.json in the instance's directory, and releases/vN.json without the
+// plan, for as long as the app lives.
+type Record struct {
+	Format   int    `json:"format"`
+	App      string `json:"app"`
+	Release  int    `json:"release"`
+	Instance string `json:"instance"`
+	Dir      string `json:"dir"`
+
+	Commit  string `json:"commit"`
+	Subject string `json:"subject"`
+	Ref     string `json:"ref"` // the branch that moved with the switch
+	By      string `json:"by"`
+	// Why is what made the instance: "deploy", "restart" or "start".
+	Why     string        `json:"why"`
+	Started time.Time     `json:"started"`
+	Live    time.Time     `json:"live"`
+	Took    time.Duration `json:"took"` // nanoseconds
+
+	Source       string      `json:"source"` // the tree's own directory
+	Root         string      `json:"root,omitempty"`
+	Venv         string      `json:"venv"` // the virtualenv's own directory
+	Interpreter  Interpreter `json:"interpreter"`
+	EntryPoint   EntryPoint  `json:"entry_point"`
+	Dependencies string      `json:"dependencies,omitempty"` // the file that declares them
+	Packages     []string    `json:"packages"`
+
+	// Plan starts the instance again at boot, whatever the files of the
+	// configuration say by then.
+	Plan *Plan `json:"plan,omitempty"`
+	// WebFiles are the web server's files of the app.
+	WebFiles []File `json:"web_files,omitempty"`
+	URL      string `json:"url"`
+	// Grace bounds how long requests under way may take when the instance is
+	// retired, nanoseconds.
+	Grace time.Duration `json:"grace"`
+}
+
+// recordFormat is raised when an older server could not read a record.
+const recordFormat = 1
+
+func (r *Record) save(f *Files, op, path string) error {
+	r.Format = recordFormat
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return f.Write(op, path, append(data, '\n'), 0o600)
+}
+
+func readRecord(path string) (*Record, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := new(Record)
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("reading %q: %w", path, err)
+	}
+	if r.Format > recordFormat {
+		return nil, fmt.Errorf("%q was written by a newer scotch (format %d, this one knows %d)\nupgrade scotch, or deploy again", path, r.Format, recordFormat)
+	}
+	return r, nil
+}
+
+// live reads the record of what current names; fs.ErrNotExist where the app
+// was never deployed.
+func (l layout) live() (*Record, error) {
+	return readRecord(filepath.Join(l.current(), recordName))
+}
+
+// liveID is the id of the instance that current names, "" for none.
+func (l layout) liveID() string {
+	target, err := os.Readlink(l.current())
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(target)
+}
+
+// history reads releases/vN.json, the newest first. Files that are damaged
+// are left out and reported in the error.
+func (l layout) history() ([]*Record, error) {
+	entries, err := os.ReadDir(l.releases())
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	var records []*Record
+	var bad []error
+	for _, e := range entries {
+		if releaseNumber(e.Name()) == 0 {
+			continue
+		}
+		r, err := readRecord(filepath.Join(l.releases(), e.Name()))
+		if err != nil {
+			bad = append(bad, err)
+			continue
+		}
+		records = append(records, r)
+	}
+	slices.SortFunc(records, func(a, b *Record) int { return b.Release - a.Release })
+	return records, errors.Join(bad...)
+}
+
+func releaseNumber(file string) int {
+	s, ok := strings.CutPrefix(file, "v")
+	if s, ok2 := strings.CutSuffix(s, ".json"); ok && ok2 {
+		if n, err := strconv.Atoi(s); err == nil && n > 0 {
+			return n
+		}
+	}
+	return 0
+}
+
+// nextRelease is the number that the next release gets. Names of files are
+// enough, so its cost stays that of one directory.
+func (l layout) nextRelease() (int, error) {
+	last := 0
+	entries, err := os.ReadDir(l.releases())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	for _, e := range entries {
+		last = max(last, releaseNumber(e.Name()))
+	}
+	// A crash between the switch and the writing of vN.json leaves the number
+	// in the live record alone.
+	if live, err := l.live(); err == nil {
+		last = max(last, live.Release)
+	}
+	return last + 1, nil
+}
+
+// instanceIDs lists the directories of instances, the oldest first.
+func (l layout) instanceIDs() ([]string, error) {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		// A link where [app] instance_path lies elsewhere.
+		if (e.IsDir() || e.Type()&fs.ModeSymlink != 0) && validID(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	slices.SortFunc(ids, compareIDs)
+	return ids, nil
+}
+
+func validID(s string) bool {
+	if len(s) < idDigits {
+		return false
+	}
+	for _, c := range s {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// compareIDs sorts ids by age, longer ones last.
+func compareIDs(a, b string) int {
+	return cmp.Or(len(a)-len(b), strings.Compare(a, b))
+}
+
+// idDigits makes ids sort as text; an app that comes to a million instances
+// gets longer ones.
+const idDigits = 6
+
+// nextID is one more than the highest id ever used: that instance's directory
+// is never removed before a higher one exists, so an id never comes back,
+// whatever the clock does.
+func (l layout) nextID() (string, error) {
+	ids, err := l.instanceIDs()
+	if err != nil {
+		return "", err
+	}
+	last := 0
+	for _, id := range ids {
+		n, err := strconv.Atoi(id)
+		if err != nil {
+			return "", fmt.Errorf("%q is no id of an instance", filepath.Join(l.dir, id))
+		}
+		last = max(last, n)
+	}
+	return fmt.Sprintf("%0*d", idDigits, last+1), nil
+}
+
+// instanceFor builds what plugins see of an instance from its record and the
+// app's configuration.
+func instanceFor(a *config.App, r *Record) *Instance {
+	return &Instance{
+		App: a, ID: r.Instance, Dir: r.Dir,
+		Source: filepath.Join(r.Dir, "src", filepath.FromSlash(r.Root)),
+		Venv:   filepath.Join(r.Dir, "venv"),
+		Run:    filepath.Join(r.Dir, "run"),
+		Data:   a.DataPath, Release: r.Release, Commit: r.Commit,
+		Interpreter: r.Interpreter, EntryPoint: r.EntryPoint,
+	}
+}
+
+// environment is all that a process of the app finds in its environment: what
+// [env] says, and what scotch promises. Nothing of scotch's own.
+func (i *Instance) environment(extra []config.Var) []string {
+	set := map[string]string{
+		"SCOTCH_APP": i.App.Name, "SCOTCH_COMMIT": i.Commit, "SCOTCH_DATA_DIR": i.Data,
+		"SCOTCH_RELEASE": strconv.Itoa(i.Release),
+		"VIRTUAL_ENV":    i.Venv,
+		"PATH":           filepath.Join(i.Venv, "bin") + ":/usr/local/bin:/usr/bin:/bin",
+		"HOME":           i.Data, "LANG": "C.UTF-8",
+	}
+	for _, vars := range [][]config.Var{i.App.Env, extra} {
+		for _, v := range vars {
+			// An app may set its own PATH, HOME and LANG; the venv stays first.
+			switch {
+			case strings.HasPrefix(v.Name, "SCOTCH_"), v.Name == "VIRTUAL_ENV":
+			case v.Name == "PATH":
+				set["PATH"] = filepath.Join(i.Venv, "bin") + ":" + v.Value
+			default:
+				set[v.Name] = v.Value
+			}
+		}
+	}
+	env := make([]string, 0, len(set))
+	for k, v := range set {
+		env = append(env, k+"="+v)
+	}
+	slices.Sort(env)
+	return env
+}

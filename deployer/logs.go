@@ -1,0 +1,277 @@
+package deployer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Each instance writes a log of its own, <logs>/NAME/ID.log, so that a failed
+// start can be told from the noise of the version that serves. For a reader
+// they are one log.
+
+// Logs writes the last n lines of an app's log to out and, with follow, goes on
+// with what comes until ctx is done: across restarts, releases and rotation.
+func (d *Deployer) Logs(ctx context.Context, app string, n int, follow bool, out io.Writer) error {
+	if _, err := d.app(app); err != nil {
+		return err
+	}
+	dir := filepath.Join(d.site.Paths.Logs, app)
+	files, err := logFiles(dir)
+	if err != nil {
+		return err
+	}
+	at := map[string]int64{}
+	var last []string
+	for i := len(files) - 1; i >= 0; i-- {
+		path := files[i]
+		fi, err := os.Stat(path)
+		if err != nil {
+			continue
+		}
+		at[path] = fi.Size()
+		if len(last) < n {
+			lines, err := tail(path, n-len(last))
+			if err != nil {
+				return err
+			}
+			last = append(lines, last...)
+		}
+	}
+	for _, line := range last {
+		if _, err := io.WriteString(out, Neutral(line)+"\n"); err != nil {
+			return err
+		}
+	}
+	if !follow {
+		return nil
+	}
+	return followLogs(ctx, dir, at, out)
+}
+
+const followPoll = 200 * time.Millisecond
+
+// followLogs polls: the files are written by the apps themselves, on any file system.
+func followLogs(ctx context.Context, dir string, at map[string]int64, out io.Writer) error {
+	tick := time.NewTicker(followPoll)
+	defer tick.Stop()
+	report := NewReport(out)
+	partial := map[string]*lineWriter{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		files, err := logFiles(dir)
+		if err != nil {
+			return err
+		}
+		for _, path := range files {
+			fi, err := os.Stat(path)
+			if err != nil || fi.Size() == at[path] {
+				continue
+			}
+			// A rotation took the head away: what is left is new, or was read.
+			if fi.Size() < at[path] {
+				at[path] = 0
+			}
+			w := partial[path]
+			if w == nil {
+				w = &lineWriter{r: report}
+				partial[path] = w
+			}
+			n, err := copyFrom(w, path, at[path])
+			at[path] += n
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func copyFrom(w io.Writer, path string, at int64) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, nil // removed meanwhile
+	}
+	defer f.Close()
+	if _, err := f.Seek(at, io.SeekStart); err != nil {
+		return 0, err
+	}
+	return io.Copy(w, f)
+}
+
+// logFiles lists the logs of an app's instances, the oldest first.
+func logFiles(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".log"); ok && validID(id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, compareIDs)
+	for i, id := range ids {
+		ids[i] = filepath.Join(dir, id+".log")
+	}
+	return ids, nil
+}
+
+// DeployLog writes the log of a deploy to out: of the operation under way or,
+// without one, the last; of release n where n is above 0. With follow it stays
+// until a deploy under way has ended.
+func (d *Deployer) DeployLog(ctx context.Context, app string, n int, follow bool, out io.Writer) error {
+	if _, err := d.app(app); err != nil {
+		return err
+	}
+	l := d.layout(app)
+	id := ""
+	if n > 0 {
+		rec, err := readRecord(l.release(n))
+		if err != nil {
+			return &RefusedError{Reason: fmt.Sprintf("app %q has no release v%d", app, n), Hint: fmt.Sprintf("%s releases %s lists them", d.SSH, app)}
+		}
+		id = rec.Instance
+	} else {
+		d.mu.Lock()
+		op := d.state(app).op
+		d.mu.Unlock()
+		if op != nil && follow && op.log.join() == nil {
+			defer op.log.leave()
+			return op.log.follow(ctx, out)
+		}
+		ids, err := l.instanceIDs()
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return &RefusedError{Reason: fmt.Sprintf("app %q was never deployed", app)}
+		}
+		id = ids[len(ids)-1]
+	}
+	f, err := os.Open(filepath.Join(l.instance(id), "deploy.log"))
+	if err != nil {
+		return &RefusedError{Reason: fmt.Sprintf("the log of instance %s of %q is gone", id, app)}
+	}
+	defer f.Close()
+	_, err = io.Copy(out, f)
+	return err
+}
+
+// tail returns the last n lines of a file.
+func tail(path string, n int) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	var data []byte
+	for at := size; at > 0 && bytes.Count(data, []byte("\n")) <= n && len(data) < 16<<20; {
+		chunk := min(at, 64<<10)
+		at -= chunk
+		buf := make([]byte, chunk, int(chunk)+len(data))
+		if _, err := f.ReadAt(buf, at); err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		data = append(buf, data...)
+	}
+	text := strings.TrimRight(string(data), "\n")
+	if text == "" || n <= 0 {
+		return nil, nil
+	}
+	lines := strings.Split(text, "\n")
+	return lines[max(0, len(lines)-n):], nil
+}
+
+const rotatePoll = 10 * time.Second
+
+// rotateLogs watches the size of the apps' logs until the server stops.
+func (d *Deployer) rotateLogs() {
+	tick := time.NewTicker(rotatePoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		files, _ := filepath.Glob(filepath.Join(d.site.Paths.Logs, "*", "*.log"))
+		for _, path := range files {
+			fi, err := os.Stat(path)
+			if err != nil || fi.Size() < d.site.Server.LogSize {
+				continue
+			}
+			if err := rotate(path, d.site.Server.LogKeep); err != nil {
+				d.log.Warnf("rotating %q: %v", path, err)
+			}
+		}
+	}
+}
+
+// rotate moves the head of a log that a process has open into path.1. The
+// process goes on appending to the same file: its head is cut off by
+// fallocate(2) with FALLOC_FL_COLLAPSE_RANGE, which loses no line that is
+// written meanwhile. Where the file system can't (only ext4 and XFS can), the
+// file is copied and truncated, and a line written in between is lost.
+func rotate(path string, keep int) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	head := fi.Size() / st.Bsize * st.Bsize
+	if head == 0 {
+		return nil
+	}
+	for i := keep - 1; i >= 1; i-- {
+		os.Rename(fmt.Sprintf("%s.%d", path, i), fmt.Sprintf("%s.%d", path, i+1))
+	}
+	old, err := os.OpenFile(path+".1", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, fi.Mode().Perm())
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	if _, err := io.Copy(old, io.NewSectionReader(f, 0, head)); err != nil {
+		return err
+	}
+	if head < fi.Size() {
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 0, head)
+	} else {
+		err = unix.EINVAL // the call may not reach the end of the file
+	}
+	if err != nil {
+		if _, err := io.Copy(old, io.NewSectionReader(f, head, 1<<62)); err != nil {
+			return err
+		}
+		return f.Truncate(0)
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package deployer
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+)
+
+// member is a process that the server keeps running: an instance of an app, or
+// the web server. When it ends without having been told to, it is started
+// again, after a pause that grows while it keeps ending.
+type member struct {
+	d     *Deployer
+	name  string
+	rec   *Record // nil for the web server
+	proc  Process
+	ready string // removed before each start
+
+	mu       sync.Mutex
+	running  Running // nil while it waits to be started again
+	ending   bool
+	restarts int
+	ended    chan struct{} // closed when it was told to end and is gone, or the server closes
+}
+
+const (
+	firstPause = time.Second
+	longPause  = time.Minute
+	// steady is how long a process must have run for its pauses to start anew.
+	steady = time.Minute
+)
+
+// watch takes over a process that runs already.
+func (d *Deployer) watch(name string, proc Process, ready string, rec *Record, running Running) *member {
+	m := &member{d: d, name: name, proc: proc, ready: ready, rec: rec, running: running, ended: make(chan struct{})}
+	d.watchers.Add(1)
+	go func() {
+		defer d.watchers.Done()
+		m.keep()
+	}()
+	return m
+}
+
+func (m *member) keep() {
+	defer close(m.ended)
+	pause := firstPause
+	for {
+		m.mu.Lock()
+		running := m.running
+		m.mu.Unlock()
+		if running != nil {
+			select {
+			case <-running.Done():
+			case <-m.d.ctx.Done():
+				return // the process goes on without us
+			}
+			m.mu.Lock()
+			m.running = nil
+			ending := m.ending
+			m.mu.Unlock()
+			if ending {
+				return
+			}
+			if time.Since(running.Since()) > steady {
+				pause = firstPause
+			}
+			m.d.log.WithFields(map[string]any{"process": m.name, "pid": running.PID(), "error": running.Err()}).
+				Warnf("ended by itself, starting it again in %s", pause)
+		}
+		select {
+		case <-time.After(pause):
+		case <-m.d.ctx.Done():
+			return
+		}
+		pause = min(2*pause, longPause)
+		m.mu.Lock()
+		if m.ending {
+			m.mu.Unlock()
+			return
+		}
+		if m.ready != "" {
+			os.Remove(m.ready)
+		}
+		started, err := m.d.Runner.Start(m.proc)
+		if err == nil {
+			m.running = started
+			m.restarts++
+		}
+		m.mu.Unlock()
+		if err != nil {
+			m.d.log.WithField("process", m.name).Errorf("cannot start it again: %v", err)
+		}
+	}
+}
+
+// end stops the process for good and returns when it is gone.
+func (m *member) end(ctx context.Context) error {
+	m.mu.Lock()
+	m.ending = true
+	running := m.running
+	m.mu.Unlock()
+	if running == nil {
+		return nil
+	}
+	return running.Stop(ctx)
+}
+
+// process is the process as it runs now, nil while there is none.
+func (m *member) process() (Running, int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.running, m.restarts
+}
+
+// letGo says that the process is not to be started again when it ends.
+func (m *member) letGo() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ending = true
+}

@@ -1,0 +1,209 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// operation is one change of an app: a deploy, a restart. It owns the app's
+// turn in the queue, a new instance's directory and the log in it.
+type operation struct {
+	d       *Deployer
+	app     string
+	what    string // "deploy"
+	by      string
+	id      string // of the new instance
+	l       layout
+	dir     string // of the new instance: l.instance(id)
+	log     *transcript
+	report  *Report
+	started time.Time
+	cancel  context.CancelCauseFunc
+	// undo is run, last first, when the operation fails before its switch.
+	undo []func()
+	// kept is set once the instance is live: its directory stays.
+	kept bool
+}
+
+// errCancelled is the cause of an operation that a person cancelled.
+type cancelledError struct{ by string }
+
+func (e *cancelledError) Error() string { return "cancelled by " + e.by }
+
+// task is what operate runs, once the app's turn has come.
+type task struct {
+	app, what, by string
+	title         string // for those who wait behind: "deploying 3f2c1ab"
+	heavy         bool   // takes one of the server's slots for deploys
+	fail          string // "deploy failed", for the log
+	run           func(ctx context.Context, op *operation) error
+}
+
+// operate waits for the app's turn and runs t in a new instance. What it
+// reports goes to the instance's log and, while ctx lives, to out. ctx belongs
+// to whoever asked: when it ends while t waits, t is dropped; once t has begun
+// it is finished.
+func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.work.Done()
+
+	wait := NewReport(out)
+	leave, err := d.queue.enter(ctx, t.app, t.title, t.by, func(ahead *ticket) {
+		wait.Headline("%s: waiting behind %s", t.app, ahead)
+		wait.Note("`%s cancel %s` ends what is under way", d.SSH, t.app)
+	})
+	if err != nil {
+		return fmt.Errorf("dropped while it waited for its turn: %w", err)
+	}
+	defer leave()
+	if t.heavy {
+		if !d.slots.TryAcquire(1) {
+			wait.Note("waiting for one of the server's %s", plural(d.site.Server.Deploys, "deploy slot"))
+			if err := d.slots.Acquire(ctx, 1); err != nil {
+				return fmt.Errorf("dropped while it waited for its turn: %w", context.Cause(ctx))
+			}
+		}
+		defer d.slots.Release(1)
+	}
+	if d.ctx.Err() != nil {
+		return context.Cause(d.ctx)
+	}
+
+	op, err := d.newOperation(t)
+	if err != nil {
+		return err
+	}
+	opCtx, cancel := context.WithCancelCause(d.ctx)
+	defer cancel(nil)
+	op.cancel = cancel
+	d.setOperation(t.app, op)
+
+	followed := make(chan struct{})
+	if err := op.log.join(); err != nil {
+		return err
+	}
+	go func() {
+		defer close(followed)
+		defer op.log.leave()
+		op.log.follow(ctx, out)
+	}()
+
+	err = op.run(opCtx, t)
+	d.setOperation(t.app, nil)
+	op.log.close()
+	leave() // a reader that is slow holds up nobody's turn
+	<-followed
+	return err
+}
+
+func (d *Deployer) setOperation(app string, op *operation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state(app).op = op
+}
+
+func (d *Deployer) newOperation(t task) (*operation, error) {
+	l := d.layout(t.app)
+	if err := d.files.MkdirAll("make-app", l.releases(), d.site.DirMode); err != nil {
+		return nil, err
+	}
+	id, err := l.nextID()
+	if err != nil {
+		return nil, err
+	}
+	op := &operation{d: d, app: t.app, what: t.what, by: t.by, id: id, l: l, dir: l.instance(id), started: time.Now()}
+	// The place of the instance may be configured; l.dir/ID always leads there.
+	place := op.dir
+	if p, err := d.instancePlace(t.app, id); err == nil {
+		place = p
+	}
+	if err := d.files.Mkdir("make-instance", place, d.site.DirMode); err != nil {
+		return nil, fmt.Errorf("making the new instance: %w", err)
+	}
+	if place != op.dir {
+		if err := d.files.Symlink("link-instance", place, op.dir); err != nil {
+			return nil, err
+		}
+	}
+	if op.log, err = newTranscript(filepath.Join(op.dir, "deploy.log")); err != nil {
+		return nil, err
+	}
+	op.report = NewReport(op.log)
+	return op, nil
+}
+
+// run runs the task and, when it fails, takes back what it did.
+func (op *operation) run(ctx context.Context, t task) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("scotch itself failed: %v\nthis is a bug of scotch; the server's log has the trace", p)
+			op.d.log.WithField("app", op.app).Errorf("panic in %s: %v\n%s", t.what, p, stack())
+		}
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && !op.kept {
+				err = because(err, cause)
+			}
+			op.report.Fail(fmt.Errorf("%s: %w", t.app, err))
+		}
+		if !op.kept {
+			op.takeBack()
+		}
+	}()
+	return t.run(ctx, op)
+}
+
+// because names the cause of an operation that was ended from outside, and
+// keeps the stage it was in.
+func because(err, cause error) error {
+	var stage *StageError
+	if errors.As(err, &stage) {
+		return &StageError{Stage: stage.Stage, Err: cause}
+	}
+	return cause
+}
+
+// takeBack removes what a failed operation made. Its log stays.
+func (op *operation) takeBack() {
+	for i := len(op.undo) - 1; i >= 0; i-- {
+		op.undo[i]()
+	}
+	if err := op.d.discard(op.l, op.id); err != nil {
+		op.d.log.WithField("app", op.app).Warnf("cleaning up after a failed %s: %v", op.what, err)
+	}
+}
+
+// discard removes all of an instance but its log.
+func (d *Deployer) discard(l layout, id string) error {
+	dir := l.instance(id)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name() != "deploy.log" {
+			errs = append(errs, d.files.RemoveAll("discard-instance", filepath.Join(dir, e.Name())))
+		}
+	}
+	errs = append(errs, d.files.RemoveAll("discard-source", filepath.Join(l.sources(), id)))
+	return errors.Join(errs...)
+}
+
+// Cancel ends the operation under way on an app.
+func (d *Deployer) Cancel(app, by string) error {
+	d.mu.Lock()
+	op := d.state(app).op
+	d.mu.Unlock()
+	if op == nil {
+		return &RefusedError{Reason: fmt.Sprintf("nothing is under way on %q", app)}
+	}
+	op.cancel(&cancelledError{by})
+	return nil
+}

@@ -1,0 +1,79 @@
+package deployer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// queue lets one operation at a time work on an app, first come first served.
+type queue struct {
+	mu    sync.Mutex
+	lines map[string][]*ticket // by app; the first one works
+}
+
+// ticket is an operation in the queue of its app.
+type ticket struct {
+	what  string // "deploying 3f2c1ab"
+	by    string
+	since time.Time
+	turn  chan struct{} // closed when it is the first
+}
+
+func (t *ticket) String() string {
+	s := t.what
+	if t.by != "" {
+		s += " by " + t.by
+	}
+	return fmt.Sprintf("%s, since %s", s, time.Since(t.since).Round(time.Second))
+}
+
+// enter waits for the app's turn. waiting is called once, with what is ahead,
+// if it does not come at once. The caller calls leave when it is done. When ctx
+// is done first, the ticket is dropped and the cause returned.
+func (q *queue) enter(ctx context.Context, app, what, by string, waiting func(ahead *ticket)) (leave func(), err error) {
+	t := &ticket{what: what, by: by, since: time.Now(), turn: make(chan struct{})}
+	q.mu.Lock()
+	q.lines[app] = append(q.lines[app], t)
+	ahead := len(q.lines[app]) - 2
+	if ahead < 0 {
+		close(t.turn)
+	}
+	var before *ticket
+	if ahead >= 0 {
+		before = q.lines[app][ahead]
+	}
+	q.mu.Unlock()
+	leave = func() { q.leave(app, t) }
+	if before != nil {
+		waiting(before)
+	}
+	select {
+	case <-t.turn:
+		return leave, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (q *queue) leave(app string, t *ticket) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	line := q.lines[app]
+	i := slices.Index(line, t)
+	if i < 0 {
+		return
+	}
+	line = slices.Delete(line, i, i+1)
+	if len(line) == 0 {
+		delete(q.lines, app)
+		return
+	}
+	q.lines[app] = line
+	if i == 0 {
+		close(line[0].turn)
+	}
+}

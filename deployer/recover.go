@@ -1,0 +1,291 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Start makes the server's world agree with what is on disk, and supervises it
+// from then on: the web server runs, each app that is live serves what its link
+// current names, refs agree with it, and what a killed server left half made is
+// gone. Processes that still run are adopted, not restarted.
+//
+// One app's trouble is logged and keeps no other from serving.
+func (d *Deployer) Start(ctx context.Context) error {
+	names, err := d.site.Apps()
+	if err != nil {
+		d.log.Warnf("some apps' files are left alone: %v", err)
+	}
+	adopted, strangers := d.adopt(names)
+	keep := make([]string, 0, len(adopted)+len(strangers)+1)
+	for _, a := range append(adopted, strangers...) {
+		keep = append(keep, a.rec.Plan.Process.Record)
+	}
+	web := d.hosted()
+	if web != nil {
+		keep = append(keep, web.Record)
+	}
+	// Builds and the like of a killed server, before anything of theirs is removed.
+	if n, err := d.Runner.Strays(ctx, keep); err != nil {
+		return fmt.Errorf("ending what an earlier server left running: %w", err)
+	} else if n > 0 {
+		d.log.Infof("ended %s that an earlier server left", plural(n, "process"))
+	}
+	if err := d.startWeb(ctx, web); err != nil {
+		return err
+	}
+
+	d.mu.Lock()
+	d.started = true
+	d.mu.Unlock()
+	running := map[string]bool{}
+	for _, a := range adopted {
+		m := d.watch(a.rec.Plan.Process.Name, a.rec.Plan.Process, a.rec.Plan.Ready, a.rec, a.running)
+		d.mu.Lock()
+		d.state(a.rec.App).live = m
+		d.mu.Unlock()
+		running[a.rec.App] = true
+	}
+	for _, a := range strangers {
+		m := d.watch(a.rec.Plan.Process.Name, a.rec.Plan.Process, a.rec.Plan.Ready, a.rec, a.running)
+		d.retire(a.rec.App, m)
+	}
+	var mend errgroup.Group
+	mend.SetLimit(max(2, runtime.NumCPU()))
+	d.watchers.Add(1)
+	go func() {
+		defer d.watchers.Done()
+		d.rotateLogs()
+	}()
+	for _, n := range names {
+		mend.Go(func() error {
+			if err := d.mend(ctx, n, running[n]); err != nil {
+				d.log.WithField("app", n).Errorf("after the start: %v", err)
+			}
+			return nil
+		})
+	}
+	return mend.Wait()
+}
+
+// found is a process of an earlier server that still runs.
+type found struct {
+	rec     *Record
+	running Running
+}
+
+// adopt finds what still runs: the instances that are live, and others that an
+// earlier server was draining.
+func (d *Deployer) adopt(names []string) (live, others []found) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	limit := make(chan struct{}, 8)
+	for _, name := range names {
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			l := d.layout(name)
+			ids, err := l.instanceIDs()
+			if err != nil {
+				return
+			}
+			current := l.liveID()
+			for _, id := range ids {
+				rec, err := readRecord(filepath.Join(l.instance(id), recordName))
+				if err != nil || rec.Plan == nil {
+					continue
+				}
+				// A release that never went live has no right to go on.
+				if id != current && !isThere(l.release(rec.Release)) {
+					continue
+				}
+				running, err := d.Runner.Adopt(rec.Plan.Process)
+				if err != nil {
+					continue
+				}
+				mu.Lock()
+				if id == current && !isThere(l.stopped()) {
+					live = append(live, found{rec, running})
+				} else {
+					others = append(others, found{rec, running})
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return live, others
+}
+
+// hosted is the web server's process where scotch runs it.
+func (d *Deployer) hosted() *Process {
+	if h, ok := d.WebServer.(Hosted); ok {
+		return h.Process()
+	}
+	return nil
+}
+
+// startWeb writes the files that serve no app in particular and starts the web
+// server where scotch runs it.
+func (d *Deployer) startWeb(ctx context.Context, p *Process) error {
+	d.webMu.Lock()
+	defer d.webMu.Unlock()
+	base, err := d.WebServer.Base()
+	if err != nil {
+		return err
+	}
+	pub := &publication{d: d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
+	for _, f := range base {
+		if err := pub.put(f); err != nil {
+			return errors.Join(err, pub.restore())
+		}
+	}
+	if p == nil {
+		if len(pub.order) > 0 {
+			if err := d.testAndReload(ctx, pub.order); err != nil {
+				// Blocks deploys, not serving.
+				d.log.Errorf("%v", errors.Join(err, pub.restore()))
+			}
+		}
+		return nil
+	}
+	if err := d.files.MkdirAll("make-logs", filepath.Dir(p.Log), d.site.DirMode); err != nil {
+		return err
+	}
+	running, err := d.Runner.Adopt(*p)
+	if err == nil {
+		d.web = d.watch(p.Name, *p, "", nil, running)
+		if len(pub.order) > 0 {
+			return d.testAndReload(ctx, pub.order)
+		}
+		return nil
+	}
+	// The check opens the ports too: one that is taken is an error here, and
+	// not a process that ends again and again.
+	if err := d.testWeb(ctx, pub.order); err != nil {
+		return err
+	}
+	if running, err = d.Runner.Start(*p); err != nil {
+		return fmt.Errorf("starting %s: %w", p.Name, err)
+	}
+	d.web = d.watch(p.Name, *p, "", nil, running)
+	return nil
+}
+
+// mend makes one app's repository, records and files agree with its link
+// current, and starts what should run and does not.
+func (d *Deployer) mend(ctx context.Context, app string, running bool) error {
+	l := d.layout(app)
+	var errs []error
+	if d.Repositories.Exists(app) {
+		errs = append(errs, d.Repositories.Recover(app))
+	}
+	live, err := l.live()
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(append(errs, d.removeHalfMade(app, l))...)
+	}
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if !running && !isThere(l.stopped()) {
+		errs = append(errs, d.startRecorded(app, l, live))
+	}
+	errs = append(errs, d.agree(ctx, app, l, live), d.removeHalfMade(app, l))
+	return errors.Join(errs...)
+}
+
+// startRecorded starts the live instance from what its record says.
+func (d *Deployer) startRecorded(app string, l layout, live *Record) error {
+	if live.Plan == nil {
+		return fmt.Errorf("%s has no record of how to start it\ndeploy it again: %s deploy %s", live.Instance, d.SSH, app)
+	}
+	os.Remove(live.Plan.Ready)
+	p := live.Plan.Process
+	if err := d.files.MkdirAll("make-logs", filepath.Dir(p.Log), d.site.DirMode); err != nil {
+		return err
+	}
+	running, err := d.Runner.Start(p)
+	if err != nil {
+		return fmt.Errorf("starting v%d: %w", live.Release, err)
+	}
+	m := d.watch(p.Name, p, live.Plan.Ready, live, running)
+	d.mu.Lock()
+	d.state(app).live = m
+	d.mu.Unlock()
+	return nil
+}
+
+// agree makes what follows the switch true again after a crash: the record of
+// the release, the branch, the release's ref.
+func (d *Deployer) agree(ctx context.Context, app string, l layout, live *Record) error {
+	have, err := readRecord(l.release(live.Release))
+	if err != nil || have.Instance != live.Instance {
+		op := &operation{d: d, app: app, l: l}
+		op.recordRelease(live)
+	}
+	if !d.Repositories.Exists(app) {
+		return nil
+	}
+	var refs []RefUpdate
+	for _, ref := range []string{live.Ref, releaseRef(live.Release)} {
+		if ref == "" {
+			continue
+		}
+		id, err := d.Repositories.Ref(ctx, app, ref)
+		if err != nil {
+			return err
+		}
+		if id != live.Commit {
+			refs = append(refs, RefUpdate{Ref: ref, New: live.Commit})
+		}
+	}
+	if len(refs) == 0 {
+		return nil
+	}
+	tx, err := d.Repositories.Prepare(ctx, app, refs)
+	if err != nil {
+		return fmt.Errorf("making the branch agree with what is live: %w", err)
+	}
+	d.log.WithField("app", app).Infof("moved %s to %s, which is live", live.Ref, short(live.Commit))
+	return tx.Commit()
+}
+
+// removeHalfMade removes the instances of operations that a crash cut off: all
+// that were never live. Their logs stay.
+func (d *Deployer) removeHalfMade(app string, l layout) error {
+	ids, err := l.instanceIDs()
+	if err != nil {
+		return err
+	}
+	current := l.liveID()
+	var errs []error
+	for _, id := range ids {
+		if id == current {
+			continue
+		}
+		rec, err := readRecord(filepath.Join(l.instance(id), recordName))
+		if err == nil && isThere(l.release(rec.Release)) {
+			continue
+		}
+		errs = append(errs, d.discard(l, id))
+	}
+	venvs, _ := filepath.Glob(filepath.Join(l.dir, ".venvs", "*"))
+	for _, dir := range venvs {
+		if _, err := readVenv(dir); err != nil {
+			errs = append(errs, d.files.RemoveAll("discard-venv", dir))
+		}
+	}
+	temporary, _ := filepath.Glob(filepath.Join(l.dir, ".current*"))
+	for _, f := range temporary {
+		errs = append(errs, os.RemoveAll(f))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,204 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"scotch/config"
+)
+
+// zeroID is how git writes "no such object".
+const zeroID = "0000000000000000000000000000000000000000"
+
+// register makes a checked-out instance live. ref is the branch that moves
+// with the switch, empty where none does (a restart).
+func (op *operation) register(ctx context.Context, a *config.App, rec *Record, refs []RefUpdate) (*member, error) {
+	d := op.d
+	op.report.Stage("register")
+	if a.Release != "" && op.what == "deploy" {
+		if err := op.command(ctx, a, rec, "release", a.Release, nil); err != nil {
+			return nil, err
+		}
+	}
+	m, err := op.boot(ctx, a, rec)
+	if err != nil {
+		return nil, err
+	}
+	old, err := op.l.live()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		d.log.WithField("app", op.app).Warnf("the record of what is live cannot be read: %v", err)
+	}
+	if err := op.goLive(ctx, a, rec, refs, old); err != nil {
+		return nil, err
+	}
+	op.kept = true
+	d.mu.Lock()
+	s := d.state(op.app)
+	retired := s.live
+	s.live = m
+	d.mu.Unlock()
+	if err := d.files.Remove("start-app", op.l.stopped()); err != nil {
+		d.log.WithField("app", op.app).Errorf("removing the mark of a stopped app: %v", err)
+	}
+	if retired != nil {
+		d.retire(op.app, retired)
+	}
+	return m, nil
+}
+
+// boot starts the instance beside the old one and waits until it is ready and
+// healthy: that start is the proof of its entry point.
+func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*member, error) {
+	d := op.d
+	inst := instanceFor(a, rec)
+	inst.Env = inst.environment(nil)
+	notes := op.report.Output()
+	defer notes.Close()
+	plan, err := d.AppServer.Plan(ctx, inst, notes)
+	if err != nil {
+		return nil, err
+	}
+	if err := config.CheckSocketPath(plan.Socket); err != nil {
+		return nil, err
+	}
+	for _, f := range plan.Files {
+		if err := d.files.Write("write-instance-file", f.Path, f.Data, f.Mode); err != nil {
+			return nil, err
+		}
+		if err := d.readableBy(a, f.Path); err != nil {
+			return nil, err
+		}
+	}
+	p := &plan.Process
+	p.Name = op.app + "/" + op.id
+	p.Record = filepath.Join(op.dir, "process.json")
+	p.Log = d.logPath(op.app, op.id)
+	p.User, p.Group = a.User, a.Group
+	p.Umask = d.site.Umask
+	if p.Grace == 0 {
+		p.Grace = a.Timeout
+	}
+	rec.Plan = plan
+
+	begin := time.Now()
+	if err := d.files.before("start-process"); err != nil {
+		return nil, err
+	}
+	running, err := d.Runner.Start(*p)
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", filepath.Base(p.Args[0]), err)
+	}
+	m := d.watch(p.Name, *p, plan.Ready, rec, running)
+	op.undo = append(op.undo, func() {
+		stopCtx, cancel := context.WithTimeout(context.Background(), quickStop)
+		defer cancel()
+		m.end(stopCtx)
+	})
+	if err := op.awaitReady(ctx, a, plan, running); err != nil {
+		return nil, err
+	}
+	op.report.Step(d.serverName(), plural(a.Workers, "worker")+" ready", since(begin))
+	return m, op.awaitHealthy(ctx, a, plan, running)
+}
+
+// quickStop bounds the end of an instance that never served.
+const quickStop = 2 * time.Second
+
+func (d *Deployer) serverName() string {
+	if n, ok := d.AppServer.(interface{ Name() string }); ok {
+		return n.Name()
+	}
+	return "app"
+}
+
+// goLive is the switch: everything that can fail is done before the rename of
+// current, and what the rename makes true is written before and after it so
+// that a crash at any point is mended from current alone.
+func (op *operation) goLive(ctx context.Context, a *config.App, rec *Record, refs []RefUpdate, old *Record) error {
+	d := op.d
+	begin := time.Now()
+	pub, err := d.publish(ctx, a, op.l, rec, old)
+	if err != nil {
+		return err
+	}
+	defer pub.unlock()
+
+	if err := d.readyToSwitch(ctx); err != nil {
+		return errors.Join(err, pub.undo(ctx))
+	}
+	rec.Live = time.Now()
+	rec.Took = rec.Live.Sub(rec.Started)
+	if err := rec.save(d.files, "write-record", filepath.Join(op.dir, recordName)); err != nil {
+		return errors.Join(err, pub.undo(ctx))
+	}
+	tx, err := op.prepareRefs(ctx, refs)
+	if err != nil {
+		return errors.Join(err, pub.undo(ctx))
+	}
+	if err := d.files.Symlink("switch", op.id, op.l.current()); err != nil {
+		return errors.Join(err, tx.Abort(), pub.undo(ctx))
+	}
+	if err := tx.Commit(); err != nil {
+		// Nothing was acknowledged yet: what serves must be what the ref says.
+		return errors.Join(fmt.Errorf("moving the branch with the switch: %w", err), op.switchBack(old), pub.undo(ctx))
+	}
+	op.kept = true
+	d.claimed(op.app, a)
+	op.recordRelease(rec)
+	op.report.Step(d.webName(), pub.what, since(begin))
+	return nil
+}
+
+// readyToSwitch is the last look before the point of no return: a cancelled
+// operation does not switch.
+func (d *Deployer) readyToSwitch(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (op *operation) switchBack(old *Record) error {
+	if old == nil {
+		return op.d.files.Remove("switch-back", op.l.current())
+	}
+	return op.d.files.Symlink("switch-back", old.Instance, op.l.current())
+}
+
+// recordRelease writes releases/vN.json. The switch has happened: a failure is
+// logged, and the next start of the server writes it from the live record.
+func (op *operation) recordRelease(rec *Record) {
+	kept := *rec
+	kept.Plan, kept.WebFiles = nil, nil
+	if err := kept.save(op.d.files, "write-release", op.l.release(rec.Release)); err != nil {
+		op.d.log.WithField("app", op.app).Errorf("recording release v%d: %v", rec.Release, err)
+	}
+}
+
+// noRefs is the transaction of a switch that moves no ref.
+type noRefs struct{}
+
+func (noRefs) Commit() error { return nil }
+func (noRefs) Abort() error  { return nil }
+
+func (op *operation) prepareRefs(ctx context.Context, refs []RefUpdate) (RefTransaction, error) {
+	if len(refs) == 0 {
+		return noRefs{}, nil
+	}
+	tx, err := op.d.Repositories.Prepare(ctx, op.app, refs)
+	if err != nil {
+		return nil, fmt.Errorf("moving the branch: %w", err)
+	}
+	return tx, nil
+}
+
+func (d *Deployer) webName() string {
+	if n, ok := d.WebServer.(interface{ Name() string }); ok {
+		return n.Name()
+	}
+	return "web"
+}

@@ -1,0 +1,336 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"scotch/config"
+)
+
+// Status is an app as a list shows it.
+type Status struct {
+	App     string `json:"app"`
+	State   string `json:"state"` // "running", "stopped", "down", "never deployed", "broken configuration"
+	Release int    `json:"release,omitempty"`
+	Commit  string `json:"commit,omitempty"`
+	Subject string `json:"subject,omitempty"`
+	URL     string `json:"url,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+}
+
+// List returns the apps, in the order of their names. It reads files only;
+// whether processes run it knows of a started server, and elsewhere from what
+// the runner recorded.
+func (d *Deployer) List() ([]Status, error) {
+	names, err := d.site.Apps()
+	list := make([]Status, 0, len(names))
+	for _, n := range names {
+		list = append(list, d.status(n))
+	}
+	return list, err
+}
+
+func (d *Deployer) status(app string) Status {
+	s := Status{App: app}
+	a, err := d.app(app)
+	if err != nil {
+		s.State, s.Detail = "broken configuration", FirstLine(err.Error())
+	} else {
+		s.URL = d.WebServer.URL(a)
+	}
+	l := d.layout(app)
+	live, err := l.live()
+	if err != nil {
+		if s.State == "" {
+			s.State = "never deployed"
+		}
+		return s
+	}
+	s.Release, s.Commit, s.Subject = live.Release, live.Commit, Neutral(live.Subject)
+	if live.URL != "" {
+		s.URL = live.URL
+	}
+	switch {
+	case s.State != "":
+	case isThere(l.stopped()):
+		s.State = "stopped"
+	case d.runs(app, live):
+		s.State = "running"
+	default:
+		s.State = "down"
+	}
+	return s
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func (d *Deployer) runs(app string, live *Record) bool {
+	d.mu.Lock()
+	started, m := d.started, d.state(app).live
+	d.mu.Unlock()
+	if started {
+		if m == nil {
+			return false
+		}
+		r, _ := m.process()
+		return r != nil
+	}
+	if live.Plan == nil {
+		return false
+	}
+	_, err := d.Runner.Adopt(live.Plan.Process)
+	return err == nil
+}
+
+// Release is one release of an app as `releases` shows it.
+type Release struct {
+	Number  int       `json:"release"`
+	State   string    `json:"state"` // "live", "kept", "removed"
+	Commit  string    `json:"commit"`
+	Subject string    `json:"subject"`
+	By      string    `json:"by"`
+	When    time.Time `json:"when"`
+	Seconds float64   `json:"seconds"` // from the beginning of its deploy to live
+	Python  string    `json:"python"`
+	From    string    `json:"dependencies,omitempty"`
+	// Packages is what is installed, NAME==VERSION.
+	Packages []string `json:"packages,omitempty"`
+}
+
+// Releases returns an app's releases, the newest first.
+func (d *Deployer) Releases(app string) ([]Release, error) {
+	if _, err := d.app(app); err != nil && !errors.As(err, new(config.Errors)) {
+		return nil, err
+	}
+	l := d.layout(app)
+	records, err := l.history()
+	live, liveErr := l.live()
+	list := make([]Release, 0, len(records))
+	for _, r := range records {
+		rel := Release{
+			Number: r.Release, State: "removed", Commit: r.Commit, Subject: Neutral(r.Subject), By: Neutral(r.By),
+			When: r.Live, Seconds: r.Took.Seconds(), Python: r.Interpreter.Version, From: r.Dependencies, Packages: r.Packages,
+		}
+		switch {
+		case liveErr == nil && live.Release == r.Release:
+			rel.State = "live"
+		case isThere(filepath.Join(l.instance(r.Instance), recordName)):
+			rel.State = "kept"
+		}
+		list = append(list, rel)
+	}
+	return list, err
+}
+
+// ProcessStatus is one process of an app as `ps` shows it.
+type ProcessStatus struct {
+	App      string    `json:"app"`
+	Release  int       `json:"release"`
+	Instance string    `json:"instance"`
+	State    string    `json:"state"` // "live", "retiring", "starting again"
+	PID      int       `json:"pid,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Restarts int       `json:"restarts"`
+	Memory   int64     `json:"memory,omitempty"` // bytes, resident, of the whole group
+	Requests int64     `json:"requests"`         // -1 where not known
+}
+
+// RequestCounter is an extra ability of an AppServer: how many requests an
+// instance has answered.
+type RequestCounter interface {
+	Requests(ctx context.Context, p *Plan) (int64, error)
+}
+
+// Processes lists the processes of an app, or of all for an empty name.
+func (d *Deployer) Processes(ctx context.Context, app string) ([]ProcessStatus, error) {
+	names := []string{app}
+	if app == "" {
+		var err error
+		if names, err = d.site.Apps(); err != nil && len(names) == 0 {
+			return nil, err
+		}
+	} else if _, err := d.app(app); err != nil {
+		return nil, err
+	}
+	var list []ProcessStatus
+	for _, n := range names {
+		d.mu.Lock()
+		s := d.state(n)
+		members := make([]*member, 0, 1+len(s.retiring))
+		states := make([]string, 0, cap(members))
+		if s.live != nil {
+			members, states = append(members, s.live), append(states, "live")
+		}
+		for _, m := range s.retiring {
+			members, states = append(members, m), append(states, "retiring")
+		}
+		d.mu.Unlock()
+		for i, m := range members {
+			list = append(list, d.processStatus(ctx, m, states[i]))
+		}
+	}
+	return list, nil
+}
+
+func (d *Deployer) processStatus(ctx context.Context, m *member, state string) ProcessStatus {
+	p := ProcessStatus{App: m.rec.App, Release: m.rec.Release, Instance: m.rec.Instance, State: state, Requests: -1}
+	running, restarts := m.process()
+	p.Restarts = restarts
+	if running == nil {
+		p.State = "starting again"
+		return p
+	}
+	p.PID, p.Since = running.PID(), running.Since()
+	if mem, ok := running.(interface{ Memory() int64 }); ok {
+		p.Memory = mem.Memory()
+	}
+	if c, ok := d.AppServer.(RequestCounter); ok && m.rec.Plan != nil {
+		if n, err := c.Requests(ctx, m.rec.Plan); err == nil {
+			p.Requests = n
+		}
+	}
+	return p
+}
+
+// sweepLater frees what retention no longer keeps, behind the caller's back.
+func (d *Deployer) sweepLater(app string) {
+	d.watchers.Add(1)
+	go func() {
+		defer d.watchers.Done()
+		d.sweep(app)
+	}()
+}
+
+// sweep removes the instances that retention no longer keeps, never the live
+// one, nor one that is being deployed or drained. An app that is being worked
+// on is swept when that is done.
+func (d *Deployer) sweep(app string) {
+	leave, err := d.queue.enter(d.ctx, app, "tidying up", "", func(*ticket) {})
+	if err != nil {
+		return
+	}
+	defer leave()
+	if err := d.sweepNow(app); err != nil {
+		d.log.WithField("app", app).Warnf("removing old instances: %v", err)
+	}
+}
+
+// keepFailed is how many instances that failed keep their log.
+const keepFailed = 5
+
+func (d *Deployer) sweepNow(app string) error {
+	l := d.layout(app)
+	ids, err := l.instanceIDs()
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	keep, err := d.keptInstances(app, l)
+	if err != nil {
+		return err
+	}
+	keep[ids[len(ids)-1]] = true // ids never come back
+	usedSources, usedVenvs := map[string]bool{}, map[string]bool{}
+	failed := 0
+	var errs []error
+	for i := len(ids) - 1; i >= 0; i-- {
+		id := ids[i]
+		rec, recErr := readRecord(filepath.Join(l.instance(id), recordName))
+		if recErr != nil && !keep[id] {
+			if failed++; failed <= keepFailed {
+				continue // its log
+			}
+		}
+		if keep[id] {
+			if recErr == nil {
+				usedSources[rec.Source], usedVenvs[rec.Venv] = true, true
+			}
+			continue
+		}
+		errs = append(errs, d.removeInstance(app, l, id))
+	}
+	entries, _ := os.ReadDir(l.sources())
+	for _, e := range entries {
+		if dir := filepath.Join(l.sources(), e.Name()); !usedSources[dir] {
+			errs = append(errs, d.files.RemoveAll("free-source", dir))
+		}
+	}
+	_, err = d.sweepVenvs(l, usedVenvs)
+	return errors.Join(append(errs, err)...)
+}
+
+// keptInstances are those that must stay: live, draining, and the newest ones
+// of [app] keep releases of different commits.
+func (d *Deployer) keptInstances(app string, l layout) (map[string]bool, error) {
+	keep := map[string]bool{}
+	if id := l.liveID(); id != "" {
+		keep[id] = true
+	}
+	d.mu.Lock()
+	s := d.state(app)
+	if s.live != nil {
+		keep[s.live.rec.Instance] = true
+	}
+	for id := range s.retiring {
+		keep[id] = true
+	}
+	d.mu.Unlock()
+	n := 5
+	if a, err := d.app(app); err == nil {
+		n = a.Keep
+	}
+	records, err := l.history()
+	if err != nil {
+		return nil, err // better too much than too little
+	}
+	commits := map[string]bool{}
+	for _, r := range records {
+		if !commits[r.Commit] && len(commits) >= n {
+			break
+		}
+		commits[r.Commit] = true
+		keep[r.Instance] = true
+	}
+	return keep, nil
+}
+
+func (d *Deployer) removeInstance(app string, l layout, id string) error {
+	dir := l.instance(id)
+	// Where [app] instance_path and others put parts elsewhere, dir and the
+	// parts in it are links to them.
+	var places []string
+	for _, part := range []string{"run", "venv", "src"} {
+		if to, err := os.Readlink(filepath.Join(dir, part)); err == nil && filepath.IsAbs(to) && part == "run" {
+			places = append(places, to)
+		}
+	}
+	if to, err := os.Readlink(dir); err == nil {
+		places = append(places, to)
+	}
+	places = append(places, dir, d.logPath(app, id))
+	var errs []error
+	for _, p := range places {
+		errs = append(errs, d.files.RemoveAll("free-instance", p))
+	}
+	return errors.Join(errs...)
+}
+
+// Configuration returns all of an app's merged configuration.
+func (d *Deployer) Configuration(app string) ([]config.Entry, error) {
+	a, err := d.app(app)
+	if err != nil {
+		return nil, err
+	}
+	return a.Entries(), nil
+}
+
+// URLPattern is where apps are reached, with NAME for their names.
+func (d *Deployer) URLPattern() string {
+	a := &config.App{Name: "NAME", URLPrefix: "/", Domains: []string{"NAME." + d.site.Domain}}
+	return d.WebServer.URL(a)
+}

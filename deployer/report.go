@@ -1,0 +1,148 @@
+package deployer
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Report is what a person reads of a deploy, line by line, in the push response
+// and in the deploy's log. All that goes through it is neutralised.
+type Report struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+// NewReport writes to out.
+func NewReport(out io.Writer) *Report { return &Report{out: out} }
+
+func (r *Report) line(s string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// A reader that is gone must not stop the work: the log has its own error path.
+	io.WriteString(r.out, Neutral(strings.TrimRight(s, " \t"))+"\n")
+}
+
+// Headline is a line of its own weight: "-----> blog: deploying …".
+func (r *Report) Headline(format string, a ...any) {
+	r.line("-----> " + fmt.Sprintf(format, a...))
+}
+
+// Stage names the stage that begins.
+func (r *Report) Stage(name string) { r.line("       " + name) }
+
+// Note is a line below a stage.
+func (r *Report) Note(format string, a ...any) {
+	for _, l := range strings.Split(fmt.Sprintf(format, a...), "\n") {
+		r.line("         " + l)
+	}
+}
+
+// Step is one finished step: its name, what came of it, and how long it took;
+// a duration below 0 leaves the time out.
+func (r *Report) Step(name, what string, took time.Duration) {
+	if took < 0 {
+		r.line(fmt.Sprintf("         %-11s %s", name, what))
+		return
+	}
+	r.line(fmt.Sprintf("         %-11s %-49s %s", name, what, seconds(took)))
+}
+
+// Evidence shows what a failed step left to read, indented, under a title.
+func (r *Report) Evidence(title string, lines []string) {
+	r.line("         " + title + ":")
+	for _, l := range lines {
+		r.line("         | " + l)
+	}
+}
+
+// Fail is the last word of a deploy that failed: why, and what to do next.
+func (r *Report) Fail(err error) {
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	r.line(" !     " + lines[0])
+	for _, l := range lines[1:] {
+		r.line("       " + strings.TrimSpace(l))
+	}
+}
+
+// Output returns a writer for what an installer or a command of the app
+// writes: each line indented, as it comes. Close writes an unfinished last line.
+func (r *Report) Output() io.WriteCloser { return &lineWriter{r: r, prefix: "         | "} }
+
+// lineWriter hands on whole lines. A carriage return ends a line, so that a
+// progress bar becomes lines and not a stream without end.
+type lineWriter struct {
+	r      *Report
+	prefix string
+	mu     sync.Mutex
+	buf    []byte
+}
+
+// maxLine bounds what one line may hold in memory, in bytes.
+const maxLine = 8 << 10
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buf = append(w.buf, p...)
+	for {
+		i := bytes.IndexAny(w.buf, "\r\n")
+		if i < 0 && len(w.buf) > maxLine {
+			i = maxLine
+		}
+		if i < 0 {
+			return len(p), nil
+		}
+		w.emit(w.buf[:i])
+		if i < len(w.buf) && (w.buf[i] == '\n' || w.buf[i] == '\r') {
+			i++
+		}
+		w.buf = w.buf[:copy(w.buf, w.buf[i:])]
+	}
+}
+
+func (w *lineWriter) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.buf) > 0 {
+		w.emit(w.buf)
+		w.buf = nil
+	}
+	return nil
+}
+
+func (w *lineWriter) emit(line []byte) {
+	if len(bytes.TrimSpace(line)) > 0 {
+		w.r.line(w.prefix + string(line))
+	}
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }
+
+// size writes a number of bytes for people: "1.2 MB".
+func size(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%d B", n)
+	case n < 1000_000:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	case n < 1000_000_000:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	default:
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	}
+}
+
+// short is a commit's object name as people write it.
+func short(id string) string { return id[:min(7, len(id))] }
+
+// plural writes "1 file", "2 files".
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

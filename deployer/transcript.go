@@ -1,0 +1,122 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+)
+
+// transcript is the log of one operation: written by the operation, read at
+// their own pace by any number of readers, the pusher among them. A reader
+// that is slow or gone never holds up the writer.
+type transcript struct {
+	mu      sync.Mutex
+	file    *os.File
+	size    int64
+	changed chan struct{} // closed and replaced at each write
+	done    bool
+	err     error // the first error of a write: a full disk
+	readers int
+}
+
+// newTranscript makes the log file; close ends the transcript and the file.
+func newTranscript(path string) (*transcript, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	return &transcript{file: f, changed: make(chan struct{})}, nil
+}
+
+func (t *transcript) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done {
+		return 0, os.ErrClosed
+	}
+	n, err := t.file.WriteAt(p, t.size)
+	t.size += int64(n)
+	if err != nil && t.err == nil {
+		t.err = err
+	}
+	t.wake()
+	return n, err
+}
+
+func (t *transcript) wake() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// close says that nothing more comes. Readers finish what is there; the last
+// of them closes the file.
+func (t *transcript) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.done {
+		t.done = true
+		t.wake()
+		t.closeFile()
+	}
+}
+
+func (t *transcript) closeFile() {
+	if t.done && t.readers == 0 {
+		t.file.Close()
+	}
+}
+
+// join counts a reader; a reader that comes after the end is told so.
+func (t *transcript) join() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done {
+		return os.ErrClosed
+	}
+	t.readers++
+	return nil
+}
+
+func (t *transcript) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.readers--
+	t.closeFile()
+}
+
+// follow copies the transcript to w from its beginning until it is closed, ctx
+// is done or w fails. The caller has joined and leaves afterwards.
+func (t *transcript) follow(ctx context.Context, w io.Writer) error {
+	var at int64
+	buf := make([]byte, 16<<10)
+	for {
+		t.mu.Lock()
+		size, changed, done := t.size, t.changed, t.done
+		t.mu.Unlock()
+		for at < size {
+			n, err := t.file.ReadAt(buf[:min(int64(len(buf)), size-at)], at)
+			if n > 0 {
+				if _, err := w.Write(buf[:n]); err != nil {
+					return err
+				}
+				at += int64(n)
+			}
+			if err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
+			if n == 0 {
+				break
+			}
+		}
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

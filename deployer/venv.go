@@ -1,0 +1,160 @@
+package deployer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"scotch/config"
+)
+
+// Virtualenvs live in a store, .venvs/KEY, and instances link to them: what
+// satisfies the same declaration is made once. A virtualenv is whole when
+// venvRecord lies in it, written last and durably; without that file it is
+// half made and never used.
+const venvRecord = "scotch-venv.json"
+
+type venv struct {
+	Key      string    `json:"key"`
+	From     string    `json:"from"`
+	Made     time.Time `json:"made"`
+	Packages []string  `json:"packages"`
+}
+
+// virtualenv gives the instance a virtualenv: one from the store where the
+// dependencies did not change, else a new one.
+func (op *operation) virtualenv(ctx context.Context, a *config.App, rec *Record, src string, clean bool) error {
+	begin := time.Now()
+	var extra []string
+	if r, ok := op.d.AppServer.(Requirer); ok {
+		var err error
+		if extra, err = r.Requires(ctx, rec.Interpreter); err != nil {
+			return err
+		}
+	}
+	deps, err := op.d.Toolchain.Dependencies(ctx, a, src, rec.Interpreter, extra)
+	if err != nil {
+		return err
+	}
+	rec.Dependencies = deps.From
+	for _, n := range deps.Notes {
+		op.report.Note("note: %s", n)
+	}
+
+	store := filepath.Join(op.l.dir, ".venvs")
+	if op.elsewhere(a, a.VenvPath) {
+		store = filepath.Join(filepath.Dir(a.VenvPath), ".venvs", op.app)
+	}
+	dir := filepath.Join(store, deps.Key)
+	if clean || !deps.Shareable {
+		dir += "-" + op.id
+	} else if v, err := readVenv(dir); err == nil {
+		rec.Venv, rec.Packages = dir, v.Packages
+		op.report.Step("venv", "reused, dependencies unchanged", since(begin))
+		return op.linkVenv(a, dir)
+	}
+
+	if err := op.makeVenv(ctx, a, rec, src, dir, deps, extra); err != nil {
+		op.d.files.RemoveAll("discard-venv", dir)
+		return err
+	}
+	from := deps.From
+	if from == "" {
+		from = "no dependencies declared"
+	}
+	op.report.Step("venv", fmt.Sprintf("%s from %s with %s", plural(len(rec.Packages), "package"), from, deps.Installer), since(begin))
+	return op.linkVenv(a, dir)
+}
+
+func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, src, dir string, deps Dependencies, extra []string) error {
+	f := op.d.files
+	// What an earlier try left half made.
+	if err := f.RemoveAll("clear-venv", dir); err != nil {
+		return err
+	}
+	if err := f.MkdirAll("make-venvs", filepath.Dir(dir), op.d.site.DirMode); err != nil {
+		return err
+	}
+	switch {
+	case deps.From == "":
+		op.report.Note("no requirements.txt, lock file or project found: the virtualenv stays empty")
+	default:
+		op.report.Step("venv", fmt.Sprintf("installing %s with %s", deps.From, deps.Installer), -1)
+	}
+	if err := op.giveBuilder(a, dir); err != nil {
+		return err
+	}
+	out := op.report.Output()
+	defer out.Close()
+	i := instanceFor(a, rec)
+	i.Venv = dir
+	packages, err := op.d.Toolchain.Install(ctx, InstallRequest{
+		App: a, Source: src, Dir: dir, Interpreter: rec.Interpreter, Deps: deps, Extra: extra,
+		Env: i.environment(append(append([]config.Var(nil), op.d.BuildEnv...), a.BuildEnv...)), Out: out, Timeout: a.StepTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	rec.Venv, rec.Packages = dir, packages
+	if err := op.d.sealTree(a, dir); err != nil {
+		return err
+	}
+	// Whole on disk before the record says so.
+	if err := f.SyncFS("sync-venv", dir); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(venv{Key: deps.Key, From: deps.From, Made: time.Now().UTC(), Packages: packages}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return f.Write("record-venv", filepath.Join(dir, venvRecord), data, 0o644)
+}
+
+func readVenv(dir string) (*venv, error) {
+	data, err := os.ReadFile(filepath.Join(dir, venvRecord))
+	if err != nil {
+		return nil, err
+	}
+	v := new(venv)
+	return v, json.Unmarshal(data, v)
+}
+
+// linkVenv makes the instance's venv a link into the store, and the configured
+// venv_path too where that lies elsewhere.
+func (op *operation) linkVenv(a *config.App, dir string) error {
+	if op.elsewhere(a, a.VenvPath) {
+		if err := op.d.files.Symlink("link-venv-path", dir, a.VenvPath); err != nil {
+			return err
+		}
+		op.undo = append(op.undo, func() { op.d.files.Remove("discard-venv-path", a.VenvPath) })
+	}
+	return op.link("link-venv", dir, "venv")
+}
+
+// sweepVenvs removes the virtualenvs of a store that no instance links to.
+func (d *Deployer) sweepVenvs(l layout, used map[string]bool) (freed int, err error) {
+	store := filepath.Join(l.dir, ".venvs")
+	entries, err := os.ReadDir(store)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		dir := filepath.Join(store, e.Name())
+		if used[dir] {
+			continue
+		}
+		if err := d.files.RemoveAll("free-venv", dir); err != nil {
+			return freed, err
+		}
+		freed++
+	}
+	return freed, nil
+}

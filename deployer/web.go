@@ -1,0 +1,277 @@
+package deployer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"scotch/config"
+)
+
+// publication is a change of the web server's files that a switch is about to
+// need. It holds the server-wide lock until unlock.
+type publication struct {
+	d    *Deployer
+	what string // for the report
+	// before is what the changed files held, nil where they did not exist.
+	before map[string][]byte
+	order  []string
+	modes  map[string]fs.FileMode
+}
+
+func (p *publication) unlock() { p.d.webMu.Unlock() }
+
+// publish renders the web server's files for the app, and where they differ
+// from what is on disk writes them, has the server check all of its
+// configuration and reload it. Nothing differs at most deploys: a switch needs
+// no reload, for the files name the link current. The caller unlocks the result.
+func (d *Deployer) publish(ctx context.Context, a *config.App, l layout, rec, old *Record) (p *publication, err error) {
+	files, err := d.WebServer.Render(Route{
+		App: a, Socket: d.AppServer.Socket(l.run()), Source: filepath.Join(l.current(), "src", filepath.FromSlash(a.Root)),
+		Data: a.DataPath, Stopped: l.stopped(), Dir: l.dir,
+	})
+	if err != nil {
+		return nil, err
+	}
+	base, err := d.WebServer.Base()
+	if err != nil {
+		return nil, err
+	}
+	rec.URL = d.WebServer.URL(a)
+	rec.WebFiles = files
+
+	d.webMu.Lock()
+	p = &publication{d: d, what: "switched", before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
+	defer func() {
+		if err != nil {
+			p.unlock()
+		}
+	}()
+	if err := d.checkClaims(a); err != nil {
+		return nil, err
+	}
+	for _, f := range append(base, files...) {
+		if err := p.put(f); err != nil {
+			return nil, errors.Join(err, p.restore())
+		}
+	}
+	if old != nil {
+		if err := p.drop(old.WebFiles, files); err != nil {
+			return nil, errors.Join(err, p.restore())
+		}
+	}
+	if len(p.order) == 0 {
+		return p, nil
+	}
+	p.what = "configured, switched"
+	if err := d.testAndReload(ctx, p.order); err != nil {
+		return nil, errors.Join(err, p.undo(ctx))
+	}
+	return p, nil
+}
+
+// put writes a file where it differs from what is there.
+func (p *publication) put(f File) error {
+	have, err := os.ReadFile(f.Path)
+	if err == nil && bytes.Equal(have, f.Data) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := p.d.files.MkdirAll("make-web-directory", filepath.Dir(f.Path), 0o755); err != nil {
+		return err
+	}
+	p.remember(f.Path, have, err == nil, f.Mode)
+	return p.d.files.Write("write-web-file", f.Path, f.Data, f.Mode)
+}
+
+func (p *publication) remember(path string, data []byte, existed bool, mode fs.FileMode) {
+	p.order = append(p.order, path)
+	p.modes[path] = mode
+	p.before[path] = nil
+	if existed {
+		p.before[path] = append([]byte{}, data...)
+	}
+}
+
+// drop removes files that the app no longer needs: those of its own, and then
+// those that it shared, where nobody else needs them.
+func (p *publication) drop(had, has []File) error {
+	var shared []File
+	for _, f := range had {
+		if slices.ContainsFunc(has, func(g File) bool { return g.Path == f.Path }) {
+			continue
+		}
+		if f.SharedBy != "" {
+			shared = append(shared, f)
+		} else if err := p.remove(f); err != nil {
+			return err
+		}
+	}
+	for _, f := range shared {
+		users, err := filepath.Glob(f.SharedBy)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			continue
+		}
+		if err := p.remove(f); err != nil {
+			return err
+		}
+		os.Remove(filepath.Dir(f.SharedBy)) // empty by now, or somebody's own
+	}
+	return nil
+}
+
+func (p *publication) remove(f File) error {
+	data, err := os.ReadFile(f.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.remember(f.Path, data, true, f.Mode)
+	return p.d.files.Remove("remove-web-file", f.Path)
+}
+
+// undo brings the files back and reloads.
+func (p *publication) undo(ctx context.Context) error {
+	if len(p.order) == 0 {
+		return nil
+	}
+	if err := p.restore(); err != nil {
+		return err
+	}
+	return p.d.WebServer.Reload(context.WithoutCancel(ctx), p.d.Runner)
+}
+
+func (p *publication) restore() error {
+	var errs []error
+	for i := len(p.order) - 1; i >= 0; i-- {
+		path := p.order[i]
+		if data := p.before[path]; data != nil {
+			if err := p.d.files.MkdirAll("restore-web-directory", filepath.Dir(path), 0o755); err != nil {
+				errs = append(errs, err)
+			}
+			errs = append(errs, p.d.files.Write("restore-web-file", path, data, p.modes[path]))
+		} else {
+			errs = append(errs, p.d.files.Remove("restore-web-file", path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// inFile finds the file that a web server's check complains of.
+var inFile = regexp.MustCompile(` in (/\S+?):(\d+)`)
+
+func (d *Deployer) testAndReload(ctx context.Context, ours []string) error {
+	if err := d.testWeb(ctx, ours); err != nil {
+		return err
+	}
+	if err := d.WebServer.Reload(ctx, d.Runner); err != nil {
+		return fmt.Errorf("reloading %s: %w", d.webName(), err)
+	}
+	return nil
+}
+
+// testWeb has the web server check all of its configuration. A complaint about
+// a file that is none of ours names it.
+func (d *Deployer) testWeb(ctx context.Context, ours []string) error {
+	var out bytes.Buffer
+	test := d.WebServer.Test()
+	test.Stdout, test.Stderr = &out, &out
+	if err := d.Runner.Run(ctx, test); err != nil {
+		why := FirstLine(out.String())
+		if m := inFile.FindStringSubmatch(out.String()); m != nil && !slices.Contains(ours, m[1]) {
+			return fmt.Errorf("%s refuses its configuration: %s\nthe culprit is %s line %s, which is not a file of this app: mend it, then push again", d.webName(), why, m[1], m[2])
+		}
+		return fmt.Errorf("%s refuses its configuration: %w\n%s", d.webName(), err, strings.TrimSpace(Neutral(out.String())))
+	}
+	return nil
+}
+
+// unpublish removes the web server's files of an app that goes.
+func (d *Deployer) unpublish(ctx context.Context, rec *Record) error {
+	d.webMu.Lock()
+	defer d.webMu.Unlock()
+	p := &publication{d: d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
+	if err := p.drop(rec.WebFiles, nil); err != nil {
+		return errors.Join(err, p.restore())
+	}
+	d.claimed(rec.App, nil)
+	if len(p.order) == 0 {
+		return nil
+	}
+	if err := d.testAndReload(ctx, nil); err != nil {
+		return errors.Join(err, p.undo(ctx))
+	}
+	return nil
+}
+
+// claim is a place on the web that an app answers at.
+type claim struct{ domain, prefix string }
+
+// checkClaims refuses two apps at one place. Only what is live claims: an app
+// that was never deployed holds no place. The caller holds d.webMu.
+func (d *Deployer) checkClaims(a *config.App) error {
+	if !d.claimsOK {
+		if err := d.readClaims(); err != nil {
+			return err
+		}
+	}
+	for other, claims := range d.claims {
+		if other == a.Name {
+			continue
+		}
+		for _, dom := range a.Domains {
+			if c := (claim{dom, a.URLPrefix}); claims[c] {
+				return fmt.Errorf("%q and %q both claim %s%s\nset [app] domains or url_prefix of one of them: %s config %s set domains=…", a.Name, other, c.domain, c.prefix, d.SSH, a.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// claimed notes what an app that is live now answers at; nil for none. The
+// caller holds d.webMu.
+func (d *Deployer) claimed(app string, a *config.App) {
+	delete(d.claims, app)
+	if a == nil || !d.claimsOK {
+		return
+	}
+	d.claims[app] = map[claim]bool{}
+	for _, dom := range a.Domains {
+		d.claims[app][claim{dom, a.URLPrefix}] = true
+	}
+}
+
+// readClaims reads, once, what each live app claims.
+func (d *Deployer) readClaims() error {
+	names, err := d.site.Apps()
+	if err != nil {
+		d.log.Warnf("reading the apps' files: %v", err)
+	}
+	d.claims = map[string]map[claim]bool{}
+	d.claimsOK = true
+	for _, name := range names {
+		if d.layout(name).liveID() == "" {
+			continue
+		}
+		other, err := d.app(name)
+		if err != nil {
+			continue // its own deploys say so
+		}
+		d.claimed(name, other)
+	}
+	return nil
+}
