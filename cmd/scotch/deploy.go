@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"scotch/gitserver/access"
+)
+
+func (s *session) addDeploy(root *cobra.Command) {
+	var ref string
+	var all, clean bool
+	cmd := &cobra.Command{
+		Use:   "deploy APP...",
+		Short: "checkout and register, from [app] src or the app's own repository",
+		Long: `Deploys what [app] src names, or the app's branch as it is in its own repository.
+Of several apps the others go on when one fails; the exit status is 1 then.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return s.each(cmd.Context(), args, all, access.VerbDeploy, func(ctx context.Context, app string) error {
+				_, err := s.srv.deployer.DeployRef(ctx, app, ref, s.who.Name, clean, s.stdout)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&ref, "ref", "", "branch, tag or commit to deploy")
+	cmd.Flags().BoolVar(&all, "all", false, "every app")
+	cmd.Flags().BoolVar(&clean, "clean", false, "build the virtualenv from nothing")
+	s.add(root, cmd, rights{verb: access.VerbDeploy, apps: allApps})
+}
+
+// each runs work on the named apps, or on all of them, one after the other.
+// When one fails, the others go on.
+func (s *session) each(ctx context.Context, names []string, all bool, verb access.Verb, work func(context.Context, string) error) error {
+	if all == (len(names) > 0) {
+		return usageError{fmt.Errorf("name the apps, or say --all")}
+	}
+	if all {
+		list, err := s.srv.site.Apps()
+		if err != nil {
+			s.complain(err)
+		}
+		for _, n := range list {
+			if access.May(s.who, verb, n) {
+				names = append(names, n)
+			}
+		}
+	}
+	if len(names) == 1 {
+		return work(ctx, names[0])
+	}
+	failed := 0
+	for _, n := range names {
+		if err := work(ctx, n); err != nil {
+			s.complain(fmt.Errorf("%s: %w", n, err))
+			failed++
+		}
+	}
+	if failed > 0 {
+		fmt.Fprintf(s.stderr, "scotch: %d of %d failed\n", failed, len(names))
+		return &exitError{exitFailed}
+	}
+	return nil
+}

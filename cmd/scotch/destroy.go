@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"scotch/gitserver/access"
+)
+
+func (s *session) addDestroy(root *cobra.Command) {
+	var force, purge bool
+	cmd := &cobra.Command{
+		Use:   "destroy APP --force",
+		Short: "take an app away",
+		Long: `Ends an app's processes and takes it off the web. Its file, repository, data,
+instances and logs are renamed into folders "destroyed" beside where they were;
+with --purge they are removed for good.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !force {
+				return usageError{fmt.Errorf("destroying %q needs --force\nit ends the app; nothing was done", args[0])}
+			}
+			kept, err := s.srv.deployer.Destroy(cmd.Context(), args[0], purge)
+			if err != nil {
+				return err
+			}
+			if purge {
+				fmt.Fprintf(s.stdout, "destroyed %s, nothing of it is kept\n", args[0])
+			} else {
+				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, its file as %s\n", args[0], kept)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "yes, destroy it")
+	cmd.Flags().BoolVar(&purge, "purge", false, "keep nothing")
+	s.add(root, cmd, rights{verb: access.VerbDestroy, apps: firstApp})
+}

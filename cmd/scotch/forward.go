@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"scotch/config"
+	"scotch/deployer"
+	"scotch/deployer/control"
+)
+
+const socketName = "control.sock"
+
+// forward hands a command on to the server that runs on this machine. -c only
+// finds it: what counts are the files that the server was started with.
+// Commands that read files alone do without a server.
+func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func(*cobra.Command, []string) error) error {
+	site, err := openSite(s.files)
+	if err != nil {
+		return err
+	}
+	call := control.Call{Args: serverArgs(cmd, args), Stdin: r.stdin, Version: version()}
+	code, err := control.Do(cmd.Context(), filepath.Join(site.Paths.Run, socketName), call, s.stdin, s.stdout, s.stderr)
+	switch {
+	case errors.Is(err, control.ErrNoServer) && r.offline:
+		srv, err := offline(site)
+		if err != nil {
+			return err
+		}
+		s.srv = srv
+		defer func() { s.srv = nil }()
+		return work(cmd, args)
+	case errors.Is(err, control.ErrNoServer):
+		return fmt.Errorf("%w at %s\nstart it: %s", err, filepath.Join(site.Paths.Run, socketName), howToStart(site))
+	case err != nil && cmd.Context().Err() != nil:
+		return context.Cause(cmd.Context())
+	case err != nil:
+		return err
+	case code != 0:
+		return &exitError{code}
+	}
+	return nil
+}
+
+func howToStart(site *config.Site) string {
+	if site.Mode == "standalone" {
+		return "scotch serve --standalone " + site.Paths.Configuration
+	}
+	return "systemctl start scotch, or scotch serve"
+}
+
+// serverArgs is the command as the server is to run it: its path, the flags
+// that were set, its arguments. -c stays here.
+func serverArgs(cmd *cobra.Command, args []string) []string {
+	var words []string
+	for c := cmd; c.HasParent(); c = c.Parent() {
+		words = append([]string{c.Name()}, words...)
+	}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name == "config" {
+			return
+		}
+		if v, ok := f.Value.(pflag.SliceValue); ok {
+			for _, one := range v.GetSlice() {
+				words = append(words, "--"+f.Name+"="+one)
+			}
+			return
+		}
+		words = append(words, "--"+f.Name+"="+f.Value.String())
+	})
+	return append(append(words, "--"), args...)
+}
+
+// offline is what commands that only read work on where no server runs.
+func offline(site *config.Site) (*server, error) {
+	log := logrus.New()
+	log.SetOutput(os.Stderr)
+	log.SetLevel(logrus.ErrorLevel)
+	p, err := newPlugins(site, log)
+	if err != nil {
+		return nil, err
+	}
+	return &server{site: site, deployer: deployer.New(p.options(site, log)), log: log}, nil
+}

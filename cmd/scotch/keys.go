@@ -1,0 +1,129 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"scotch/gitserver/access"
+)
+
+func (s *session) addKeys(root *cobra.Command) {
+	keys := &cobra.Command{
+		Use:   "keys",
+		Short: "who may connect",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	s.addKeysAdd(keys)
+	s.addKeysList(keys)
+	s.addKeysRemove(keys)
+	root.AddCommand(keys)
+}
+
+// maxKey bounds a public key on the input, in bytes.
+const maxKey = 64 << 10
+
+func (s *session) addKeysAdd(parent *cobra.Command) {
+	var role string
+	var apps []string
+	cmd := &cobra.Command{
+		Use:   "add NAME [FILE]",
+		Short: "let a key in, from a file or the input",
+		Long: `Lets a key in, from a file or, without one, from the input:
+
+  scotch keys add bob bob.pub --role push --apps blog,shop
+  ssh -p 2222 scotch@SERVER keys add bob --role push < bob.pub`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return usageError{errors.New("a file on this side cannot be read from there\nsend the key on the input: … keys add NAME < FILE")}
+			}
+			data, err := io.ReadAll(io.LimitReader(s.stdin, maxKey))
+			if err != nil {
+				return fmt.Errorf("reading the key from the input: %w", err)
+			}
+			if strings.TrimSpace(string(data)) == "" {
+				return usageError{errors.New("no key came on the input\nsend it: … keys add NAME < bob.pub")}
+			}
+			if err := s.srv.keys.Add(args[0], access.Role(role), apps, strings.TrimSpace(string(data))); err != nil {
+				return err
+			}
+			fmt.Fprintf(s.stdout, "%s may connect now, role %s\n", args[0], role)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&role, "role", string(access.Push), "read, push or admin")
+	cmd.Flags().StringSliceVar(&apps, "apps", nil, "the apps that the role holds for (default: all)")
+	s.add(parent, cmd, rights{verb: access.VerbKeys, stdin: true})
+	if s.srv == nil {
+		s.readFileHere(cmd)
+	}
+}
+
+// readFileHere makes the program that a person starts read FILE itself and
+// send its contents as the input.
+func (s *session) readFileHere(cmd *cobra.Command) {
+	forward := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 2 {
+			f, err := os.Open(args[1])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			s.stdin, args = f, args[:1]
+		}
+		return forward(cmd, args)
+	}
+}
+
+func (s *session) addKeysList(parent *cobra.Command) {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "the keys that are let in",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := s.srv.keys.List()
+			if err != nil {
+				s.complain(err)
+			}
+			if asJSON {
+				return printJSON(s.stdout, list)
+			}
+			w := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
+			for _, k := range list {
+				apps := "all apps"
+				if k.Apps != nil {
+					apps = strings.Join(k.Apps, ",")
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.Name, k.Role, apps, k.Fingerprint)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
+	s.add(parent, cmd, rights{verb: access.VerbKeys})
+}
+
+func (s *session) addKeysRemove(parent *cobra.Command) {
+	cmd := &cobra.Command{
+		Use:   "remove NAME",
+		Short: "let a key in no more, at once",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := s.srv.keys.Remove(args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(s.stdout, "removed %d of %s's keys\n", n, args[0])
+			return nil
+		},
+	}
+	s.add(parent, cmd, rights{verb: access.VerbKeys})
+}

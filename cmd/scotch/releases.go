@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"scotch/deployer"
+	"scotch/gitserver/access"
+)
+
+func (s *session) addReleases(root *cobra.Command) {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "releases APP [vN]",
+		Short: "number, state, commit, when, by whom, how long",
+		Long:  `Lists an app's releases, the newest first. With vN it shows all of one, the exact packages too.`,
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			list, err := s.srv.deployer.Releases(args[0])
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 {
+				return s.showRelease(list, args[0], args[1], asJSON)
+			}
+			if asJSON {
+				return printJSON(s.stdout, list)
+			}
+			w := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
+			for _, r := range list {
+				fmt.Fprintf(w, "v%d\t%s\t%.7s\t%s\t%s\t%.2fs\t%s\n", r.Number, r.State, r.Commit, r.When.Format(time.DateTime), r.By, r.Seconds, r.Subject)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
+	s.add(root, cmd, rights{verb: access.VerbReleases, apps: firstApp, offline: true})
+}
+
+func (s *session) showRelease(list []deployer.Release, app, name string, asJSON bool) error {
+	n, err := releaseNumber(name)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		if r.Number != n {
+			continue
+		}
+		if asJSON {
+			return printJSON(s.stdout, r)
+		}
+		fmt.Fprintf(s.stdout, "v%d of %s, %s\ncommit  %s %s\nwhen    %s by %s, in %.2fs\npython  %s\n", r.Number, app, r.State,
+			r.Commit, r.Subject, r.When.Format(time.RFC3339), r.By, r.Seconds, r.Python)
+		if r.From != "" {
+			fmt.Fprintf(s.stdout, "from    %s\n", r.From)
+		}
+		for _, p := range r.Packages {
+			fmt.Fprintln(s.stdout, "  "+p)
+		}
+		return nil
+	}
+	return fmt.Errorf("app %q has no release v%d\n%q lists them", app, n, "releases "+app)
+}
+
+func releaseNumber(s string) (int, error) {
+	var n int
+	if _, err := fmt.Sscanf(s, "v%d", &n); err != nil || n < 1 || fmt.Sprintf("v%d", n) != s {
+		return 0, usageError{fmt.Errorf("%q is no release: write v and its number, as in v13", s)}
+	}
+	return n, nil
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/user"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"scotch/config"
+	"scotch/deployer"
+	"scotch/gitserver/access"
+)
+
+// session is one run of the command tree: who runs it, where its words go, and
+// what it works on.
+type session struct {
+	who    access.Identity
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+
+	// srv is the running server; nil in the program that a person starts,
+	// which hands its commands on to the server.
+	srv *server
+	// local tells that the files of this session's person can be opened.
+	local bool
+
+	files []string // -c
+	debug bool     // -d
+}
+
+// rights says what a command is for the one place that decides (access.May).
+type rights struct {
+	verb access.Verb
+	apps appArgs
+	// offline commands read files and need no server.
+	offline bool
+	// here tells that the command is this program's own: never over ssh, never
+	// handed on to a server.
+	here bool
+	// stdin tells that the command reads its input.
+	stdin bool
+}
+
+// appArgs says which arguments of a command are names of apps.
+type appArgs int
+
+const (
+	noApp    appArgs = iota // about the server, or filtered by the command itself
+	firstApp                // the first argument, if there is one
+	allApps                 // each argument
+)
+
+func local() access.Identity {
+	id := access.Identity{Name: "local", Role: access.Admin, Local: true}
+	if u, err := user.Current(); err == nil {
+		id.Name = u.Username
+	}
+	return id
+}
+
+// execute runs one command and returns its exit status. args is what stands
+// behind the program's name; nil is no command, which shows the help.
+func (s *session) execute(ctx context.Context, args []string) int {
+	if args == nil {
+		args = []string{} // cobra takes nil for the arguments of this process
+	}
+	root := s.tree()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !errors.As(err, new(*exitError)) {
+		s.complain(err)
+	}
+	return status(err)
+}
+
+func (s *session) complain(err error) {
+	text := strings.TrimSpace(err.Error())
+	if hint := hintOf(err); hint != "" {
+		text += "\n" + hint
+	}
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		lines[i] = deployer.Neutral(strings.TrimRight(l, "\r"))
+	}
+	fmt.Fprintf(s.stderr, "scotch: %s\n", strings.Join(lines, "\n        "))
+}
+
+func hintOf(err error) string {
+	var refused *deployer.RefusedError
+	if errors.As(err, &refused) {
+		return refused.Hint
+	}
+	return ""
+}
+
+// tree makes a fresh command tree. Nothing of it is kept between sessions.
+func (s *session) tree() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "scotch",
+		Short: "push-to-deploy for Python web apps on a server of your own",
+		Long: `scotch makes what you push live:
+
+  git remote add scotch ssh://scotch@SERVER:2222/APP
+  git push scotch main
+
+Every command but serve works here and over ssh, with the same words:
+
+  scotch list
+  ssh -p 2222 scotch@SERVER list`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return usageError{unknownCommand(cmd, args[0])}
+		},
+	}
+	root.SetIn(s.stdin)
+	root.SetOut(s.stdout)
+	root.SetErr(s.stderr)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w\n%q shows how it is used", err, "scotch help "+strings.TrimPrefix(cmd.CommandPath(), "scotch "))}
+	})
+	if s.local && s.srv == nil {
+		root.PersistentFlags().StringArrayVarP(&s.files, "config", "c", nil, "site `file` to read instead of the standard ones (repeatable)")
+	}
+	root.PersistentFlags().BoolVarP(&s.debug, "debug", "d", false, "tell more")
+	for _, add := range []func(*cobra.Command){
+		s.addServe, s.addList, s.addDump, s.addCreate, s.addDestroy, s.addDeploy, s.addCancel, s.addReleases,
+		s.addLogs, s.addPS, s.addRestart, s.addStop, s.addStart, s.addRun, s.addKeys, s.addVersion, s.addHook,
+	} {
+		add(root)
+	}
+	return root
+}
+
+func unknownCommand(root *cobra.Command, name string) error {
+	text := fmt.Sprintf("there is no command %q", name)
+	if near := root.SuggestionsFor(name); len(near) > 0 {
+		text += fmt.Sprintf("\ndid you mean %q?", near[0])
+	}
+	return fmt.Errorf("%s\n%q lists the commands", text, "scotch help")
+}
+
+// add puts a command into the tree, behind the check of who may run it. In a
+// person's own program the command is handed on to the server.
+func (s *session) add(parent, cmd *cobra.Command, r rights) {
+	if s.srv != nil && r.here {
+		return
+	}
+	work, check := cmd.RunE, cmd.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%w\nusage: %s", err, cmd.UseLine())}
+		}
+		for _, app := range r.names(args) {
+			if err := config.ValidName(app); err != nil {
+				return usageError{err}
+			}
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if s.srv == nil && !r.here {
+			return s.forward(cmd, args, r, work)
+		}
+		if !r.here {
+			if err := s.allow(r, args); err != nil {
+				return err
+			}
+		}
+		return work(cmd, args)
+	}
+	parent.AddCommand(cmd)
+}
+
+func (r rights) names(args []string) []string {
+	switch {
+	case r.apps == allApps:
+		return args
+	case r.apps == firstApp && len(args) > 0:
+		return args[:1]
+	}
+	return nil
+}
+
+// allow asks the one place that decides. For an app that is not theirs and for
+// one that does not exist people get one and the same answer.
+func (s *session) allow(r rights, args []string) error {
+	names := r.names(args)
+	for _, app := range names {
+		if !access.May(s.who, r.verb, app) {
+			return noSuchApp(app)
+		}
+	}
+	if len(names) == 0 && !access.May(s.who, r.verb, "") {
+		return fmt.Errorf("your key (%s) may not do this: its role is %q\nask an admin of this server", s.who.Name, s.who.Role)
+	}
+	return nil
+}
+
+func noSuchApp(app string) error {
+	return fmt.Errorf("there is no app %q here that is yours\n%q lists those that are", app, "list")
+}
+
+// printJSON writes a value for machines.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

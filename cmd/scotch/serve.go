@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"scotch/config"
+	"scotch/deployer"
+	"scotch/deployer/control"
+	"scotch/deployer/nginx"
+	"scotch/deployer/uwsgi"
+	"scotch/gitserver"
+	"scotch/gitserver/access"
+	"scotch/hooks"
+)
+
+// server is a running scotch: what commands work on.
+type server struct {
+	site     *config.Site
+	deployer *deployer.Deployer
+	keys     *access.Keyring
+	log      logrus.FieldLogger
+}
+
+func (s *session) addServe(root *cobra.Command) {
+	var o standaloneOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "the server: ssh, deploys, the apps' processes",
+		Long: `Runs the server until it gets a signal. SIGTERM ends the server alone: apps go on,
+and the next start takes them over. With --standalone, SIGINT (Ctrl-C) ends it
+whole, nginx and apps too.
+
+--standalone keeps everything below one directory and needs no root: the site
+file DIR/scotch.cfg (written once, with the flags given), DIR/apps-enabled,
+DIR/repositories, instances, data, logs and run, its own nginx and uWSGI. The
+public keys in ~/.ssh/*.pub are admins'.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.listenSet, o.httpSet = cmd.Flags().Changed("listen"), cmd.Flags().Changed("http")
+			return s.serve(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().StringVar(&o.dir, "standalone", "", "keep everything below `DIR`, without root")
+	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:2222", "`ADDR` of ssh, with --standalone")
+	cmd.Flags().StringVar(&o.http, "http", "127.0.0.1:8080", "`ADDR` of the apps, with --standalone")
+	s.add(root, cmd, rights{here: true})
+}
+
+// openSite reads the site's configuration: the files given, or the standard ones.
+func openSite(files []string) (*config.Site, error) {
+	site, err := config.Open(config.Options{Files: files, Plugins: pluginDefaults()})
+	if err != nil || site.Mode != "standalone" {
+		return site, err
+	}
+	return config.Open(config.Options{Files: files, Plugins: append(pluginDefaults(), uwsgi.StandaloneDefaults(), nginx.StandaloneDefaults())})
+}
+
+// serve runs the server until ctx is done, and then ends it in order.
+func (s *session) serve(ctx context.Context, o standaloneOptions) error {
+	log := logrus.New()
+	log.SetOutput(s.stderr)
+	log.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true, TimestampFormat: time.RFC3339})
+	if s.debug {
+		log.SetLevel(logrus.DebugLevel)
+	}
+	files := s.files
+	if o.dir != "" {
+		if len(files) > 0 {
+			return usageError{errors.New("--standalone brings its own site file: it does not go with -c")}
+		}
+		file, err := o.prepare(s.stdout)
+		if err != nil {
+			return err
+		}
+		files = []string{file}
+	} else if o.listenSet || o.httpSet {
+		return usageError{errors.New("--listen and --http go with --standalone\nelsewhere the site file says it: [server] listen, [nginx] listen")}
+	}
+	site, err := openSite(files)
+	if err != nil {
+		return err
+	}
+	syscall.Umask(site.Umask)
+	unlock, err := lockSite(site)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	p, err := newPlugins(site, log)
+	if err != nil {
+		return err
+	}
+	srv := &server{
+		site: site, log: log, deployer: deployer.New(p.options(site, log)),
+		keys: access.OpenKeyring(site.Server.AuthorizedKeys, ownKeys(site)...),
+	}
+	// The doors are opened first: an address that is taken stops the start
+	// before anything is touched. They are answered at once all are ready.
+	sshd, listener, fingerprint, err := srv.sshServer(p)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	socket, err := control.Listen(filepath.Join(site.Paths.Run, socketName))
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	if err := srv.deployer.Start(ctx); err != nil {
+		return errors.Join(err, srv.stop(p, site.Mode == "standalone"))
+	}
+	srv.greet(s.stdout, fingerprint)
+
+	var doors errgroup.Group
+	doors.Go(func() error { return sshd.Serve(ctx, listener) })
+	doors.Go(func() error { return control.Serve(ctx, socket, srv.call) })
+	failed := make(chan error, 1)
+	go func() { failed <- doors.Wait() }()
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	return errors.Join(err, srv.end(ctx, sshd, p))
+}
+
+// end stops the server: nothing new begins, deploys under way are finished up
+// to [server] stop_timeout. After SIGINT in standalone mode apps end too.
+func (s *server) end(cause context.Context, sshd *gitserver.Server, p *plugins) error {
+	var sig *interrupted
+	whole := s.site.Mode == "standalone" && errors.As(context.Cause(cause), &sig) && sig.signal == os.Interrupt
+	s.log.Info("stopping; deploys under way are finished first, a second signal ends it at once")
+	ctx, cancel := context.WithTimeout(context.Background(), s.site.Server.StopTimeout)
+	defer cancel()
+	s.deployer.Close(ctx)
+	err := sshd.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	sshd.Close()
+	return errors.Join(err, s.stop(p, whole))
+}
+
+// stop ends what runs below the server where it is to end whole.
+func (s *server) stop(p *plugins, whole bool) error {
+	if !whole {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	s.deployer.Close(ctx)
+	err := s.deployer.StopAll(ctx)
+	_, strays := p.runner.Strays(ctx, nil)
+	return errors.Join(err, strays)
+}
+
+// lockSite keeps two servers from working on the same files.
+func lockSite(site *config.Site) (unlock func(), err error) {
+	if err := os.MkdirAll(site.Paths.Run, site.DirMode); err != nil {
+		return nil, err
+	}
+	lock := flock.New(filepath.Join(site.Paths.Run, "server.lock"))
+	got, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("locking %q: %w", lock.Path(), err)
+	}
+	if !got {
+		return nil, fmt.Errorf("a server is running already on %q\nstop it first, or give this one another directory", site.Paths.Run)
+	}
+	return func() { lock.Unlock() }, nil
+}
+
+// sshServer makes the ssh server and opens its address.
+func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string, error) {
+	site := s.site
+	key, fingerprint, err := gitserver.LoadOrCreateHostKey(site.Server.HostKey)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, "", err
+	}
+	git := gitserver.GitOptions{Dir: filepath.Join(site.Paths.Run, "git"), MaxPush: site.Server.MaxPush}
+	if git.Credential, err = p.gitCredential(site); err != nil {
+		return nil, nil, "", err
+	}
+	if err := git.Prepare(self); err != nil {
+		return nil, nil, "", err
+	}
+	if err := os.MkdirAll(site.Paths.Repositories, site.DirMode); err != nil {
+		return nil, nil, "", err
+	}
+	handler := &hooks.Handler{
+		Repository: p.git, Deployer: s.deployer, SSH: sshCommand(site), Log: s.log,
+		Branch: func(app string) (string, bool, error) {
+			a, err := site.App(app, config.AppOptions{})
+			if err != nil {
+				return "", false, err
+			}
+			return a.Branch, a.BranchSet, nil
+		},
+	}
+	l, err := net.Listen("tcp", site.Server.Listen)
+	if err != nil {
+		return nil, nil, "", fmt.Errorf("listening for ssh at %q: %w\nanother program has that address, or it is not this machine's; [server] listen says which to take", site.Server.Listen, err)
+	}
+	return &gitserver.Server{
+		HostKey: key, Keys: s.keys, Repositories: p.git, Git: git, Pushes: handler, Commands: s.command, Log: s.log,
+		CreateApp: func(ctx context.Context, app, by string) error { return s.deployer.Create(ctx, app, false) },
+	}, l, fingerprint, nil
+}
+
+// command runs a command of an ssh session.
+func (s *server) command(ctx context.Context, who access.Identity, c gitserver.Command) int {
+	run := &session{who: who, stdin: c.Stdin, stdout: c.Stdout, stderr: c.Stderr, srv: s}
+	return run.execute(ctx, append([]string{}, c.Args...))
+}
+
+// call runs a command that came over the control socket.
+func (s *server) call(ctx context.Context, c control.Call, stdin io.Reader, stdout, stderr io.Writer) int {
+	run := &session{who: local(), stdin: stdin, stdout: stdout, stderr: stderr, srv: s}
+	return run.execute(ctx, append([]string{}, c.Args...))
+}
+
+// sshCommand is how a person reaches this server's commands.
+func sshCommand(site *config.Site) string {
+	host, port := sshAddress(site)
+	if port == "22" {
+		return "ssh scotch@" + host
+	}
+	return fmt.Sprintf("ssh -p %s scotch@%s", port, host)
+}
+
+// sshAddress is the server's address as a person would write it.
+func sshAddress(site *config.Site) (host, port string) {
+	host, port, err := net.SplitHostPort(site.Server.Listen)
+	if err != nil {
+		return site.Server.Listen, "22"
+	}
+	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
+		host = site.Domain
+		if name, err := os.Hostname(); host == "" && err == nil {
+			host = name
+		}
+	}
+	return host, port
+}
+
+// remote is the URL of an app's git remote.
+func (s *server) remote(app string) string {
+	host, port := sshAddress(s.site)
+	if port == "22" {
+		return fmt.Sprintf("ssh://scotch@%s/%s", host, app)
+	}
+	return fmt.Sprintf("ssh://scotch@%s/%s", net.JoinHostPort(host, port), app)
+}
+
+// ownKeys are the public keys that are admins' without being listed: the
+// caller's, in standalone mode.
+func ownKeys(site *config.Site) []string {
+	home, err := os.UserHomeDir()
+	if site.Mode != "standalone" || err != nil {
+		return nil
+	}
+	return []string{filepath.Join(home, ".ssh", "*.pub")}
+}
+
+func (s *server) greet(w io.Writer, fingerprint string) {
+	fmt.Fprintf(w, "scotch %s\n  git remote   %s\n  commands     %s help\n  host key     %s\n", version(), s.remote("NAME"), sshCommand(s.site), fingerprint)
+	if s.site.Mode == "standalone" {
+		fmt.Fprintf(w, "  apps         %s\n", s.deployer.URLPattern())
+		fmt.Fprintln(w, "  all runs as the user who started this: nothing here isolates apps from each other or from you")
+	}
+	if keys, err := s.keys.List(); err == nil && len(keys) == 0 {
+		fmt.Fprintf(w, "  nobody may connect yet: make a key (ssh-keygen -t ed25519), or let one in: scotch keys add NAME FILE --role admin\n")
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+// standaloneOptions are the flags of serve --standalone.
+type standaloneOptions struct {
+	dir, listen, http  string
+	listenSet, httpSet bool
+}
+
+// prepare makes the directory and writes its site file, once.
+func (o standaloneOptions) prepare(out io.Writer) (file string, err error) {
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return "", err
+	}
+	for _, addr := range []string{o.listen, o.http} {
+		if _, port, err := net.SplitHostPort(addr); err != nil {
+			return "", usageError{fmt.Errorf("%q is no address: write HOST:PORT", addr)}
+		} else if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return "", usageError{fmt.Errorf("%q names no port: write HOST:PORT", addr)}
+		}
+	}
+	if err := config.CheckSocketPath(filepath.Join(dir, "instances", "an-app-with-a-name", "000001", "run", "uwsgi.sock")); err != nil {
+		return "", fmt.Errorf("%w\nchoose a directory with a shorter path than %q", err, dir)
+	}
+	file = filepath.Join(dir, "scotch.cfg")
+	if _, err := os.Stat(file); err == nil {
+		return file, o.agrees(file)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "apps-enabled"), 0o755); err != nil {
+		return "", err
+	}
+	text := config.StandaloneSite(config.StandaloneOptions{Dir: dir, Listen: o.listen, HTTP: o.http, BuildEnv: installerVars()})
+	if err := new(deployer.Files).Write("write-site", file, text, 0o600); err != nil {
+		return "", err
+	}
+	fmt.Fprintf(out, "wrote %s\n", file)
+	return file, nil
+}
+
+// agrees refuses flags that say something else than the site file that is there.
+func (o standaloneOptions) agrees(file string) error {
+	site, err := openSite([]string{file})
+	if err != nil {
+		return err
+	}
+	if o.listenSet && site.Server.Listen != o.listen {
+		return usageError{fmt.Errorf("--listen is %q, but %s says [server] listen = %s\nchange it there", o.listen, file, site.Server.Listen)}
+	}
+	if have, err := site.Get("nginx", "listen"); err == nil && o.httpSet && have != o.http {
+		return usageError{fmt.Errorf("--http is %q, but %s says [nginx] listen = %s\nchange it there", o.http, file, have)}
+	}
+	return nil
+}
+
+// installerVars are the caller's settings for installers: a proxy, a private
+// index, a trust store. They go into the site file, in the open, because
+// nothing of the server's own environment reaches a build.
+func installerVars() []config.Var {
+	var vars []config.Var
+	for _, name := range []string{
+		"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT",
+		"UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_HTTP_TIMEOUT",
+	} {
+		if v := os.Getenv(name); v != "" {
+			vars = append(vars, config.Var{Name: name, Value: v})
+		}
+	}
+	return vars
+}
