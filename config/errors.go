@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -35,7 +37,7 @@ func (e *Error) Error() string {
 	return printable(b.String())
 }
 
-// Errors is everything that is wrong, in the order in which it was found.
+// Errors is everything that is wrong.
 type Errors []*Error
 
 func (e Errors) Error() string {
@@ -74,11 +76,21 @@ func (e *Errors) add(more ...*Error) {
 	}
 }
 
-// err is nil where nothing is wrong.
+// err is nil where nothing is wrong, else everything in the order of the files
+// and their lines, for one to go through them from the top.
 func (e Errors) err() error {
 	if len(e) == 0 {
 		return nil
 	}
+	var files []string
+	for _, one := range e {
+		if !slices.Contains(files, one.File) {
+			files = append(files, one.File)
+		}
+	}
+	slices.SortStableFunc(e, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(slices.Index(files, a.File), slices.Index(files, b.File)), cmp.Compare(a.Line, b.Line))
+	})
 	return e
 }
 

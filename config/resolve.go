@@ -178,8 +178,7 @@ func (s *Site) vary(v *Values, name string, path ref) {
 		return err == nil && err2 == nil && filepath.Clean(a) == filepath.Clean(b)
 	}
 	raw = strings.TrimRight(raw, "/")
-	// Two values that nobody writes into a path.
-	if origin.Layer != LayerApp && same("name", "one-app", "other-app") {
+	if origin.Layer != LayerApp && !v.inInstance(path, raw) && same("name", "one-app", "other-app") {
 		raw += "/${app:name}"
 	}
 	if same("instance_id", "one-instance", "other-instance") {
@@ -188,6 +187,13 @@ func (s *Site) vary(v *Values, name string, path ref) {
 	if have, _ := v.raw(path); have != raw {
 		v.set(path, raw, origin)
 	}
+}
+
+// inInstance tells whether a path is inside the instance's own, which is one app's.
+func (v *Values) inInstance(path ref, raw string) bool {
+	instance, err := v.Get("app", "instance_path")
+	dir, err2 := v.interpolate(path, raw)
+	return path.key != "instance_path" && err == nil && err2 == nil && strings.HasPrefix(filepath.Clean(dir), filepath.Clean(instance)+"/")
 }
 
 // resolveApp fills in the typed fields.
@@ -222,7 +228,9 @@ func (s *Site) resolveApp(a *App, errs *Errors) {
 	a.Timeout = value(t, "app", "timeout", parseDuration(atLeastOneSecond))
 	if s.Mode != "standalone" {
 		a.User = value(t, "app", "user", parseUser)
-		a.Group = value(t, "app", "group", parseUser)
+		if a.User != "" || set("app", "group") { // else it is wrong for being the user's
+			a.Group = value(t, "app", "group", parseUser)
+		}
 	}
 	a.Domains = value(t, "app", "domains", parseDomains)
 	a.URLPrefix = value(t, "app", "url_prefix", parsePrefix)

@@ -44,8 +44,11 @@ func StandaloneSite(o StandaloneOptions) []byte {
 	f.section("nginx", "This server's own nginx.")
 	f.set("listen", escape(o.HTTP))
 	f.set("config_path", "${paths:run}/nginx")
-	f.section("uwsgi", "Where the apps' ini files go.")
-	f.set("config_path", "${paths:run}/uwsgi")
+	f.set("pid_path", "${config_path}/nginx.pid")
+	f.set("access_log", "off")
+	f.section("uwsgi", "The ini files are in the instances' run directories; name a folder to look at them.")
+	f.set("config_path", "")
+	f.set("config_mode", "0600")
 	if len(o.BuildEnv) > 0 {
 		f.section("build_env", "What builds see, and running apps do not. A dollar sign is written $$.")
 		for _, v := range o.BuildEnv {
@@ -77,4 +80,4 @@ func (f *siteFile) section(name, comment string) {
 	f.lines("[" + name + "]")
 }
 
-func (f *siteFile) set(key, raw string) { f.lines(key + " = " + raw) }
+func (f *siteFile) set(key, raw string) { f.lines(strings.TrimRight(key+" = "+raw, " ")) }

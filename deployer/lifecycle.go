@@ -28,7 +28,10 @@ func (d *Deployer) Create(ctx context.Context, app string, must bool) error {
 		return err
 	}
 	defer leave()
-	file := d.appFile(app)
+	file, err := d.site.AppFile(app)
+	if err != nil {
+		return err
+	}
 	if _, err := os.Stat(file); err == nil {
 		if must && d.Repositories.Exists(app) {
 			return &RefusedError{Reason: fmt.Sprintf("app %q exists already", app), Hint: "its file is " + file}
@@ -46,10 +49,6 @@ func (d *Deployer) Create(ctx context.Context, app string, must bool) error {
 		return err
 	}
 	return d.Repositories.Create(ctx, app, a.Branch)
-}
-
-func (d *Deployer) appFile(app string) string {
-	return filepath.Join(d.site.Paths.AppsEnabled, app+".cfg")
 }
 
 // turn waits for the app's turn without a log of its own.
@@ -208,6 +207,13 @@ func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string,
 		if err := d.unpublish(ctx, live); err != nil {
 			return "", err
 		}
+		if live.Plan != nil {
+			for _, f := range live.Plan.Files {
+				if !within(l.dir, f.Path) {
+					d.files.Remove("destroy-showcase", f.Path)
+				}
+			}
+		}
 	}
 	if err := d.stopLive(d.ctx, app); err != nil {
 		return "", err
@@ -216,7 +222,11 @@ func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string,
 	stamp := app + "-" + time.Now().UTC().Format("20060102T150405.000")
 	// The app's file goes first: from then on there is no such app, and a
 	// crash leaves only what can be destroyed by hand.
-	places := []string{d.appFile(app), d.Repositories.Path(app), l.dir, filepath.Join(d.site.Paths.Logs, app)}
+	file, err := d.site.AppFile(app)
+	if err != nil {
+		return "", err
+	}
+	places := []string{file, d.Repositories.Path(app), l.dir, filepath.Join(d.site.Paths.Logs, app)}
 	if a != nil {
 		places = append(places, a.DataPath)
 	}

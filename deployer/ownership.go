@@ -40,7 +40,7 @@ func (d *Deployer) ensureUser(ctx context.Context, a *config.App) error {
 	return nil
 }
 
-func (d *Deployer) ids(a *config.App) (uid, gid int, err error) {
+func ids(a *config.App) (uid, gid int, err error) {
 	u, err := user.Lookup(a.User)
 	if err != nil {
 		return 0, 0, err
@@ -66,7 +66,7 @@ func (d *Deployer) own(a *config.App, dir string, sockets bool) error {
 		}
 		return nil
 	}
-	uid, gid, err := d.ids(a)
+	uid, gid, err := ids(a)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (d *Deployer) ownTree(a *config.App, dir string) error {
 	if a.User == "" {
 		return nil
 	}
-	uid, gid, err := d.ids(a)
+	uid, gid, err := ids(a)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (d *Deployer) sealTree(a *config.App, dir string) error {
 	if a.User == "" {
 		return nil
 	}
-	_, gid, err := d.ids(a)
+	_, gid, err := ids(a)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (op *operation) giveBuilder(a *config.App, dir string) error {
 	if err := op.d.files.Mkdir("make-venv", dir, 0o750); err != nil {
 		return err
 	}
-	uid, gid, err := op.d.ids(a)
+	uid, gid, err := ids(a)
 	if err != nil {
 		return err
 	}
@@ -166,9 +166,18 @@ func (d *Deployer) readableBy(a *config.App, path string) error {
 	if a.User == "" {
 		return nil
 	}
-	_, gid, err := d.ids(a)
+	_, gid, err := ids(a)
 	if err != nil {
 		return err
 	}
 	return os.Chown(path, 0, gid)
+}
+
+// GiveTo makes the app's user the owner of a directory.
+func GiveTo(a *config.App, dir string) error {
+	uid, gid, err := ids(a)
+	if err != nil {
+		return err
+	}
+	return os.Chown(dir, uid, gid)
 }

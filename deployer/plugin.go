@@ -138,8 +138,8 @@ type Toolchain interface {
 	Interpreter(ctx context.Context, app *config.App, src string) (Interpreter, error)
 	// Dependencies reads what src declares. extra are packages to install besides.
 	Dependencies(ctx context.Context, app *config.App, src string, in Interpreter, extra []string) (Dependencies, error)
-	// Install makes a whole virtualenv in dir, which must not exist, and
-	// returns what is in it, one NAME==VERSION each, sorted. env is the whole
+	// Install makes a whole virtualenv in dir, which is empty or does not exist,
+	// and returns what is in it, one NAME==VERSION each, sorted. env is the whole
 	// environment of the installer, user and group who it runs as.
 	// Half a virtualenv is left in dir when it fails: the caller removes it.
 	Install(ctx context.Context, in InstallRequest) ([]string, error)

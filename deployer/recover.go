@@ -127,10 +127,15 @@ func (d *Deployer) adopt(names []string) (live, others []found) {
 
 // hosted is the web server's process where scotch runs it.
 func (d *Deployer) hosted() *Process {
-	if h, ok := d.WebServer.(Hosted); ok {
-		return h.Process()
+	h, ok := d.WebServer.(Hosted)
+	if !ok {
+		return nil
 	}
-	return nil
+	p := h.Process()
+	if p != nil && p.Record == "" {
+		p.Record = filepath.Join(d.site.Paths.Run, filepath.Base(p.Name)+".process.json")
+	}
+	return p
 }
 
 // startWeb writes the files that serve no app in particular and starts the web

@@ -66,6 +66,9 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 		return nil, err
 	}
 	for _, f := range plan.Files {
+		if !within(a.RunPath, f.Path) {
+			continue // to look at, of what is live: written after the switch
+		}
 		if err := d.files.Write("write-instance-file", f.Path, f.Data, f.Mode); err != nil {
 			return nil, err
 		}
@@ -149,6 +152,7 @@ func (op *operation) goLive(ctx context.Context, a *config.App, rec *Record, ref
 	op.kept = true
 	d.claimed(op.app, a)
 	op.recordRelease(rec)
+	op.showcase(a, rec)
 	op.report.Step(d.webName(), pub.what, since(begin))
 	return nil
 }
@@ -176,6 +180,26 @@ func (op *operation) recordRelease(rec *Record) {
 	kept.Plan, kept.WebFiles = nil, nil
 	if err := kept.save(op.d.files, "write-release", op.l.release(rec.Release)); err != nil {
 		op.d.log.WithField("app", op.app).Errorf("recording release v%d: %v", rec.Release, err)
+	}
+}
+
+// showcase writes the files that people look at, outside the instance: they
+// show what is live and nothing depends on them.
+func (op *operation) showcase(a *config.App, rec *Record) {
+	for _, f := range rec.Plan.Files {
+		if within(a.RunPath, f.Path) {
+			continue
+		}
+		err := op.d.files.MkdirAll("make-showcase", filepath.Dir(f.Path), op.d.site.DirMode)
+		if err == nil {
+			err = op.d.files.Write("write-showcase", f.Path, f.Data, f.Mode)
+		}
+		if err == nil {
+			err = op.d.readableBy(a, f.Path)
+		}
+		if err != nil {
+			op.d.log.WithField("app", op.app).Warnf("writing a file to look at: %v", err)
+		}
 	}
 }
 

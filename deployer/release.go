@@ -137,14 +137,19 @@ type ProcessStatus struct {
 	PID      int       `json:"pid,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Restarts int       `json:"restarts"`
-	Memory   int64     `json:"memory,omitempty"` // bytes, resident, of the whole group
+	Memory   int64     `json:"memory,omitempty"` // bytes, resident, of all its processes
 	Requests int64     `json:"requests"`         // -1 where not known
 }
 
-// RequestCounter is an extra ability of an AppServer: how many requests an
-// instance has answered.
-type RequestCounter interface {
-	Requests(ctx context.Context, p *Plan) (int64, error)
+// Usage is what an instance has done since its start, and takes.
+type Usage struct {
+	Requests int64 // answered
+	Memory   int64 // bytes, resident, of all its processes
+}
+
+// Meter is an extra ability of an AppServer: the usage of an instance.
+type Meter interface {
+	Usage(ctx context.Context, p *Plan) (Usage, error)
 }
 
 // Processes lists the processes of an app, or of all for an empty name.
@@ -178,6 +183,9 @@ func (d *Deployer) Processes(ctx context.Context, app string) ([]ProcessStatus, 
 	return list, nil
 }
 
+// usageTimeout keeps a process that hangs from holding up a list.
+const usageTimeout = time.Second
+
 func (d *Deployer) processStatus(ctx context.Context, m *member, state string) ProcessStatus {
 	p := ProcessStatus{App: m.rec.App, Release: m.rec.Release, Instance: m.rec.Instance, State: state, Requests: -1}
 	running, restarts := m.process()
@@ -187,12 +195,11 @@ func (d *Deployer) processStatus(ctx context.Context, m *member, state string) P
 		return p
 	}
 	p.PID, p.Since = running.PID(), running.Since()
-	if mem, ok := running.(interface{ Memory() int64 }); ok {
-		p.Memory = mem.Memory()
-	}
-	if c, ok := d.AppServer.(RequestCounter); ok && m.rec.Plan != nil {
-		if n, err := c.Requests(ctx, m.rec.Plan); err == nil {
-			p.Requests = n
+	if c, ok := d.AppServer.(Meter); ok && m.rec.Plan != nil {
+		ctx, cancel := context.WithTimeout(ctx, usageTimeout)
+		defer cancel()
+		if u, err := c.Usage(ctx, m.rec.Plan); err == nil {
+			p.Requests, p.Memory = u.Requests, u.Memory
 		}
 	}
 	return p

@@ -42,9 +42,6 @@ func (op *operation) virtualenv(ctx context.Context, a *config.App, rec *Record,
 		return err
 	}
 	rec.Dependencies = deps.From
-	for _, n := range deps.Notes {
-		op.report.Note("note: %s", n)
-	}
 
 	store := filepath.Join(op.l.dir, ".venvs")
 	if op.elsewhere(a, a.VenvPath) {
@@ -59,6 +56,9 @@ func (op *operation) virtualenv(ctx context.Context, a *config.App, rec *Record,
 		return op.linkVenv(a, dir)
 	}
 
+	for _, n := range deps.Notes {
+		op.report.Note("note: %s", n)
+	}
 	if err := op.makeVenv(ctx, a, rec, src, dir, deps, extra); err != nil {
 		op.d.files.RemoveAll("discard-venv", dir)
 		return err

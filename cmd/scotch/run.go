@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"slices"
+
 	"github.com/spf13/cobra"
 
 	"scotch/gitserver/access"
@@ -14,6 +17,12 @@ func (s *session) addRun(root *cobra.Command) {
 the app's user. Its exit status is the command's. It ends with its client.`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[1] == "--" {
+				args = slices.Delete(args, 1, 2)
+			}
+			if len(args) < 2 {
+				return usageError{errors.New("no command to run\nusage: run APP -- CMD...")}
+			}
 			code, err := s.srv.deployer.Exec(cmd.Context(), args[0], args[1:], s.stdin, s.stdout, s.stderr)
 			if err != nil {
 				return err

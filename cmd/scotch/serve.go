@@ -109,6 +109,7 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 		site: site, log: log, deployer: deployer.New(p.options(site, log)),
 		keys: access.OpenKeyring(site.Server.AuthorizedKeys, ownKeys(site)...),
 	}
+	srv.keys.Report = func(err error) { log.WithField("file", site.Server.AuthorizedKeys).Errorf("%v", err) }
 	// The doors are opened first: an address that is taken stops the start
 	// before anything is touched. They are answered at once all are ready.
 	sshd, listener, fingerprint, err := srv.sshServer(p)

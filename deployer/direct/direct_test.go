@@ -1,0 +1,314 @@
+package direct_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scotch/deployer"
+	"scotch/deployer/direct"
+	"scotch/deployer/plugintest"
+)
+
+var quick = direct.Options{Interrupt: time.Second, Terminate: 300 * time.Millisecond, Grace: 5 * time.Second}
+
+const path = "PATH=/usr/local/bin:/usr/bin:/bin"
+
+// A test binary with this variable is a server that is going to be killed.
+const helper = "DIRECT_TEST_SERVER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(helper) != "" {
+		if err := server(os.Args[1], os.Args[2]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func TestRunnerSuite(t *testing.T) {
+	site := t.TempDir()
+	plugintest.RunnerSuite(t, func(*testing.T) deployer.Runner { return direct.New(site, quick) })
+	if left, _ := filepath.Glob(filepath.Join(site, "sessions", "*")); len(left) > 0 {
+		t.Errorf("notes are left: %q", left)
+	}
+}
+
+// server starts two apps, a program that hides its environment, and a build
+// with a child, says so, and waits to be killed.
+func server(site, dir string) error {
+	r := direct.New(site, quick)
+	for _, name := range []string{"kept", "dropped"} {
+		p := appProcess(dir, name)
+		got, err := r.Start(p)
+		if err != nil {
+			return err
+		}
+		fmt.Println(name, got.PID())
+	}
+	p := appProcess(dir, "hidden")
+	// As nginx does with its title: what it was started with reads as zeros.
+	p.Args = []string{"python3", "-c", `
+import ctypes, os, time
+f = open("/proc/self/stat").read().rsplit(")", 1)[1].split()
+start, end = int(f[47]), int(f[48])
+ctypes.memset(start, 0, end - start)
+child = os.fork()
+if child: print(child, flush=True)
+time.sleep(1000)
+`}
+	got, err := r.Start(p)
+	if err != nil {
+		return err
+	}
+	fmt.Println("hidden", got.PID())
+	return r.Run(context.Background(), deployer.Command{
+		Args:   []string{"sh", "-c", `sleep 1000 & echo build $$; echo child $!; env -i setsid sleep 1000 & echo escaped $!; wait`},
+		Env:    []string{path},
+		Stdout: os.Stdout,
+	})
+}
+
+func appProcess(dir, name string) deployer.Process {
+	return deployer.Process{
+		Name: name, Record: filepath.Join(dir, name+".json"), Log: filepath.Join(dir, name+".log"), Dir: dir,
+		Args: []string{"sh", "-c", "sleep 1000 & wait"}, Env: []string{path}, Grace: 5 * time.Second,
+	}
+}
+
+// The server is killed with SIGKILL in the middle of a build. The next one
+// keeps the app that serves, ends all the rest and nothing of another site
+// whose name begins alike.
+func TestServerKilled(t *testing.T) {
+	base := t.TempDir()
+	site, other := filepath.Join(base, "run"), filepath.Join(base, "run2")
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], site, dir)
+	cmd.Env = append(os.Environ(), helper+"=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pids := map[string]int{}
+	lines := bufio.NewScanner(out)
+	for len(pids) < 6 && lines.Scan() {
+		name, n, _ := strings.Cut(lines.Text(), " ")
+		if pids[name], err = strconv.Atoi(n); err != nil {
+			t.Fatalf("the server said %q", lines.Text())
+		}
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	pids["hidden child"] = logged(t, filepath.Join(dir, "hidden.log"))
+
+	neighbour, err := direct.New(other, quick).Start(appProcess(t.TempDir(), "neighbour"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer neighbour.Stop(t.Context())
+
+	next := direct.New(site, quick)
+	kept, err := next.Adopt(appProcess(dir, "kept"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Stop(t.Context())
+	if kept.PID() != pids["kept"] {
+		t.Errorf("adopted %d, started %d", kept.PID(), pids["kept"])
+	}
+	n, err := next.Strays(t.Context(), []string{appProcess(dir, "kept").Record})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != 8 { // dropped, its sleep, hidden, its child, the build, its sleep, the escaped one, the build's shell for it
+		t.Logf("%d strays", n)
+	}
+	for name, pid := range pids {
+		if running(pid) != (name == "kept") {
+			t.Errorf("%s (%d) runs: %t", name, pid, running(pid))
+		}
+	}
+	if !running(neighbour.PID()) {
+		t.Error("the neighbour was ended")
+	}
+	if _, err := next.Adopt(appProcess(dir, "dropped")); !errors.Is(err, deployer.ErrNotRunning) {
+		t.Errorf("adopting what was ended: %v", err)
+	}
+	if err := kept.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if running(pids["kept"]) {
+		t.Error("the adopted process runs on")
+	}
+	if kept.Err() == nil {
+		t.Error("the end of the adopted process has no words")
+	}
+	if left, _ := filepath.Glob(filepath.Join(site, "sessions", "*")); len(left) > 0 {
+		t.Errorf("notes are left: %q", left)
+	}
+}
+
+// A record whose number belongs to another process now, or to another boot,
+// must not make that one ours.
+func TestAdoptForeign(t *testing.T) {
+	r := direct.New(t.TempDir(), quick)
+	p := appProcess(t.TempDir(), "blog")
+	got, err := r.Start(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Stop(t.Context())
+	b, err := os.ReadFile(p.Record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field, value := range map[string]any{"start": 1, "boot": "another", "pid": os.Getpid()} {
+		var rec map[string]any
+		if err := json.Unmarshal(b, &rec); err != nil {
+			t.Fatal(err)
+		}
+		rec[field] = value
+		doctored, _ := json.Marshal(rec)
+		q := p
+		q.Record = filepath.Join(t.TempDir(), "record")
+		if err := os.WriteFile(q.Record, doctored, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Adopt(q); !errors.Is(err, deployer.ErrNotRunning) {
+			t.Errorf("with another %s: %v", field, err)
+		}
+	}
+	q := p
+	q.Record = filepath.Join(t.TempDir(), "record")
+	os.WriteFile(q.Record, []byte("{half"), 0o600)
+	if _, err := r.Adopt(q); !errors.Is(err, deployer.ErrNotRunning) {
+		t.Errorf("a half-written record: %v", err)
+	}
+}
+
+func TestSession(t *testing.T) {
+	var out bytes.Buffer
+	err := direct.New(t.TempDir(), quick).Run(t.Context(), deployer.Command{
+		Args: []string{"python3", "-c", "import os; print(os.getpid() == os.getsid(0) == os.getpgrp(), sorted(os.environ))"},
+		Env:  []string{path, "SCOTCH_SITE=forged", "SCOTCH_RECORD=forged"}, Stdout: &out,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(out.String()); !strings.HasPrefix(got, "True [") || strings.Contains(got, "RECORD") {
+		t.Error(got)
+	}
+}
+
+// No group of the server's may reach an app: whoever is in nginx's group may
+// connect to every app's socket.
+func TestUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("switching users takes root")
+	}
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		t.Skip(err)
+	}
+	daemon, err := user.LookupGroup("daemon")
+	if err != nil {
+		t.Skip(err)
+	}
+	r := direct.New(t.TempDir(), quick)
+	for _, c := range []struct{ group, gid string }{{"", nobody.Gid}, {"daemon", daemon.Gid}} {
+		var out bytes.Buffer
+		err = r.Run(t.Context(), deployer.Command{
+			Args: []string{"sh", "-c", "id -u; id -g; id -G; umask"}, Env: []string{path}, User: "nobody", Group: c.group, Umask: 0o027, Stdout: &out,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.Join([]string{nobody.Uid, c.gid, c.gid, "0027", ""}, "\n")
+		if out.String() != want {
+			t.Errorf("group %q: %q, want %q", c.group, out.String(), want)
+		}
+	}
+	err = r.Run(t.Context(), deployer.Command{Args: []string{"true"}, Env: []string{path}, Group: "scotch-no-such-group"})
+	if err == nil || !strings.Contains(err.Error(), "scotch-no-such-group") || !strings.Contains(err.Error(), "\n") {
+		t.Errorf("an unknown group gave %v", err)
+	}
+}
+
+// Five hundred apps are watched without a thread each.
+func TestWatchTakesNoThread(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
+	r := direct.New(t.TempDir(), quick)
+	dir := t.TempDir()
+	before := threads(t)
+	var all []deployer.Running
+	for i := range 100 {
+		p := appProcess(dir, strconv.Itoa(i))
+		p.Args = []string{"sleep", "1000"}
+		got, err := r.Start(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, got)
+	}
+	if after := threads(t); after > before+20 {
+		t.Errorf("%d threads, %d before", after, before)
+	}
+	for _, p := range all {
+		if err := p.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func threads(t *testing.T) int {
+	t.Helper()
+	d, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(d)
+}
+
+// logged waits for a number in a log.
+func logged(t *testing.T, path string) int {
+	t.Helper()
+	for range 500 {
+		b, _ := os.ReadFile(path)
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			return n
+		}
+		time.Sleep(10 * time.Millisecond) // a file, by contract: there is no event to wait for
+	}
+	t.Fatalf("nothing in %q", path)
+	return 0
+}
+
+func running(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return n == 0 && err == nil
+}

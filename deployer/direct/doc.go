@@ -1,0 +1,28 @@
+// Package direct runs processes without the help of a service manager: each
+// command and each app is the leader of a session of its own, started by the
+// server itself. It is the runner of standalone servers and of machines where
+// systemd is not the first process.
+//
+// # What belongs to a command
+//
+// A command's family is whoever is in its session or process group, its
+// descendants, and whoever carries its mark: three environment variables that
+// every process gets besides the environment that it was given.
+//
+//	SCOTCH_SITE    the run directory of the site
+//	SCOTCH_RUN     one start by one server, "4f2a9c1b0d3e5f67.12"
+//	SCOTCH_RECORD  for processes that outlive the server: their record
+//
+// The mark finds a daemon that has left its session (setsid, double fork) and
+// what a server that was killed left behind. A process that both leaves its
+// session and empties its environment is lost sight of.
+//
+// # What survives
+//
+// Processes of Start write to a file, never to a pipe, and do not notice the
+// end of the server. Their record says which process it is (pid, start time,
+// boot), so that the next server finds exactly that one again, never another
+// that got its number.
+//
+// The package needs Linux 5.10 (pidfd_open(2) with PIDFD_NONBLOCK) and /proc.
+package direct

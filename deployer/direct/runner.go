@@ -1,0 +1,178 @@
+package direct
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scotch/deployer"
+)
+
+// The variables of the mark.
+const (
+	envSite   = "SCOTCH_SITE"
+	envRun    = "SCOTCH_RUN"
+	envRecord = "SCOTCH_RECORD"
+)
+
+// Options are the patience of a Runner. The zero value is fit for a server.
+type Options struct {
+	Interrupt time.Duration // between SIGINT and SIGTERM; 0 is 5 s
+	Terminate time.Duration // between SIGTERM and SIGKILL; 0 is 5 s
+	Grace     time.Duration // for processes whose own Grace is 0; 0 is 10 s
+}
+
+// killed is how long the kernel gets to carry out a SIGKILL. A process that
+// waits for a device (state D) can take for ever.
+const killed = 10 * time.Second
+
+// Runner starts processes of one site. Its methods may be called at the same
+// time. It needs no end: what it watches ends with the processes.
+type Runner struct {
+	site string
+	id   string
+	opts Options
+	last atomic.Uint64
+}
+
+var _ deployer.Runner = (*Runner)(nil)
+
+// New returns the runner of a site, named by its run directory, an absolute
+// path that no other site has. The runner keeps its notes below it, in sessions.
+func New(site string, opts Options) *Runner {
+	if opts.Interrupt == 0 {
+		opts.Interrupt = 5 * time.Second
+	}
+	if opts.Terminate == 0 {
+		opts.Terminate = 5 * time.Second
+	}
+	if opts.Grace == 0 {
+		opts.Grace = 10 * time.Second
+	}
+	var id [8]byte
+	rand.Read(id[:]) // never fails, by its documentation
+	return &Runner{site: site, id: hex.EncodeToString(id[:]), opts: opts}
+}
+
+// Mark returns the variables that make a process that is started elsewhere
+// (git, by the server of git) one of this site's, so that the next server's
+// Strays ends it.
+func (r *Runner) Mark() []string {
+	return []string{envSite + "=" + r.site, envRun + "=" + r.token()}
+}
+
+func (r *Runner) token() string {
+	return r.id + "." + strconv.FormatUint(r.last.Add(1), 10)
+}
+
+// Run implements deployer.Runner. The writers of c must not block for ever: Run
+// waits for them. A Read of c.Stdin may still be under way when Run returns.
+func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("start %s: %w", program(c.Args), context.Cause(ctx))
+	}
+	pipes, err := newPipes(c)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", program(c.Args), err)
+	}
+	ch, err := r.spawn(spawn{
+		args: c.Args, dir: c.Dir, env: c.Env, user: c.User, group: c.Group, umask: c.Umask,
+		files: pipes.child[:],
+	})
+	pipes.started()
+	if err != nil {
+		pipes.close()
+		return err
+	}
+	pipes.copy()
+
+	exited := make(chan error, 1)
+	go func() { exited <- ch.pidfd.wait(time.Time{}) }()
+
+	var deadline <-chan time.Time
+	if c.Timeout > 0 {
+		t := time.NewTimer(c.Timeout)
+		defer t.Stop()
+		deadline = t.C
+	}
+	var ended error
+	select {
+	case <-exited:
+	case <-deadline:
+		ended = &deployer.TimeoutError{Name: program(c.Args), After: c.Timeout}
+	case <-ctx.Done():
+		ended = fmt.Errorf("%s was ended: %w", program(c.Args), context.Cause(ctx))
+	}
+	if ended != nil && !r.escalate(ch.family, exited) {
+		pipes.close()
+		go ch.process.Wait() // the kernel ends it some day; nobody can wait for that
+		return fmt.Errorf("%w\nprocess %d does not end, not even by SIGKILL: it waits for a device or a file server", ended, ch.family.leader)
+	}
+	// The leader has ended and is not reaped yet, so that its number, which is
+	// its group's and its session's too, can't be anybody else's.
+	left := r.end(ch.family, r.opts.Terminate, nil)
+	state, err := ch.process.Wait()
+	ch.release()
+	pipes.finish()
+	switch {
+	case ended != nil:
+		return ended
+	case err != nil:
+		return fmt.Errorf("wait for %s: %w", program(c.Args), err)
+	case left != nil:
+		return fmt.Errorf("end what %s left running: %w", program(c.Args), left)
+	}
+	return exitError(program(c.Args), state)
+}
+
+// escalate ends a leader that still runs, and its family with it. It returns
+// false if the leader is there after all.
+func (r *Runner) escalate(f family, exited <-chan error) bool {
+	for _, step := range []struct {
+		sig  unix.Signal
+		wait time.Duration
+	}{
+		{unix.SIGINT, r.opts.Interrupt},
+		{unix.SIGTERM, r.opts.Terminate},
+		{unix.SIGKILL, killed},
+	} {
+		f.signal(step.sig)
+		t := time.NewTimer(step.wait)
+		select {
+		case <-exited:
+			t.Stop()
+			return true
+		case <-t.C:
+		}
+	}
+	return false
+}
+
+// program is a command as a person knows it.
+func program(args []string) string {
+	if len(args) == 0 {
+		return "no command"
+	}
+	return args[0][strings.LastIndexByte(args[0], '/')+1:]
+}
+
+// exitError is nil for an exit with 0.
+func exitError(name string, state *os.ProcessState) error {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	switch {
+	case state.Success():
+		return nil
+	case ok && status.Signaled():
+		return &deployer.ExitError{Name: name, Status: -1, Signal: unix.SignalName(status.Signal())}
+	}
+	return &deployer.ExitError{Name: name, Status: state.ExitCode()}
+}

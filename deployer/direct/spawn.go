@@ -1,0 +1,263 @@
+package direct
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// spawn is what every start needs, of Run and of Start.
+type spawn struct {
+	args        []string
+	dir         string
+	env         []string
+	user, group string
+	umask       int
+	record      string // "" for Run
+	files       []*os.File
+}
+
+// child is a process that this server started and has not reaped.
+type child struct {
+	process *os.Process
+	pidfd   *pidfd
+	family  family
+	record  record
+	note    string // file
+}
+
+// release lets go of everything but the process.
+func (c *child) release() {
+	c.pidfd.close()
+	os.Remove(c.note)
+}
+
+// spawn starts a process as leader of a session of its own.
+func (r *Runner) spawn(s spawn) (*child, error) {
+	name := program(s.args)
+	fail := func(err error) (*child, error) {
+		if s.user != "" {
+			return nil, fmt.Errorf("start %s as user %q: %w", name, s.user, err)
+		}
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	if len(s.args) == 0 || s.args[0] == "" {
+		return nil, errors.New("start a command: it names no program")
+	}
+	if s.dir != "" {
+		// fork/exec would blame the program for a directory that is missing.
+		if info, err := os.Stat(s.dir); err != nil {
+			return fail(err)
+		} else if !info.IsDir() {
+			return fail(&os.PathError{Op: "chdir", Path: s.dir, Err: unix.ENOTDIR})
+		}
+	}
+	path, err := lookPath(s.args[0], s.dir, s.env)
+	if err != nil {
+		return fail(err)
+	}
+	cred, err := credential(s.user, s.group)
+	if err != nil {
+		return fail(err)
+	}
+	token := r.token()
+	attr := &os.ProcAttr{
+		Dir:   s.dir,
+		Env:   r.environ(s.env, token, s.record),
+		Files: s.files,
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: cred},
+	}
+	umask := s.umask
+	if umask == 0 {
+		umask = 0o022
+	}
+	p, err := startWithUmask(path, s.args, attr, umask)
+	if err != nil {
+		return fail(err)
+	}
+	c := &child{process: p}
+	abandon := func(err error) (*child, error) {
+		p.Kill()
+		p.Wait()
+		return fail(err)
+	}
+	if c.pidfd, err = openPidfd(p.Pid); err != nil {
+		return abandon(err)
+	}
+	st, err := readStat(p.Pid)
+	if err != nil {
+		c.pidfd.close()
+		return abandon(err)
+	}
+	boot, err := bootID()
+	if err != nil {
+		c.pidfd.close()
+		return abandon(err)
+	}
+	c.family = family{leader: p.Pid, start: st.start, token: token}
+	c.record = record{PID: p.Pid, Start: st.start, Boot: boot, When: time.Now(), Run: token, Record: s.record, Args: s.args}
+	c.note = r.note(c.record)
+	return c, nil
+}
+
+// environ is env with the mark of this start. The mark comes last: programs
+// that write a title over their arguments run over what comes first.
+func (r *Runner) environ(env []string, token, record string) []string {
+	out := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		k, _, _ := strings.Cut(kv, "=")
+		return k == envSite || k == envRun || k == envRecord
+	})
+	out = append(out, envSite+"="+r.site, envRun+"="+token)
+	if record != "" {
+		out = append(out, envRecord+"="+record)
+	}
+	return out
+}
+
+// startWithUmask starts a process with a umask of its own, -1 for the server's.
+//
+// A umask belongs to a process, not to a thread, and is inherited by fork, so
+// setting it here would change every file that the server writes meanwhile. A
+// thread that has left the shared file system attributes, unshare(2) with
+// CLONE_FS, has one to itself; it never comes back to the Go scheduler.
+func startWithUmask(path string, args []string, attr *os.ProcAttr, umask int) (*os.Process, error) {
+	if umask < 0 || umask == ownUmask() {
+		return os.StartProcess(path, args, attr)
+	}
+	type result struct {
+		p   *os.Process
+		err error
+	}
+	done := make(chan result)
+	var start func()
+	start = func() {
+		runtime.LockOSThread() // without an unlock: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread can't end. While this goroutine sits on it,
+			// another one gets another.
+			defer runtime.UnlockOSThread()
+			elsewhere := make(chan struct{})
+			go func() { defer close(elsewhere); start() }()
+			<-elsewhere
+			return
+		}
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			p, err := os.StartProcess("/bin/sh", viaShell(path, args, umask), attr) // containers forbid it (seccomp)
+			done <- result{p, err}
+			return
+		}
+		unix.Umask(umask)
+		p, err := os.StartProcess(path, args, attr)
+		done <- result{p, err}
+	}
+	go start()
+	res := <-done
+	return res.p, res.err
+}
+
+// viaShell lets a shell set the umask, and takes back the variables that the
+// shell sets by itself.
+func viaShell(path string, args []string, umask int) []string {
+	const script = `umask "$0"; unset PWD OLDPWD; exec "$@"`
+	return append([]string{"sh", "-c", script, fmt.Sprintf("%04o", umask), path}, args[1:]...)
+}
+
+// lookPath finds a program as execvp(3) would with env, but for empty and
+// relative entries of PATH, which are passed over.
+func lookPath(name, dir string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			abs, err := filepath.Abs(filepath.Join(dir, name))
+			if err != nil {
+				return "", err
+			}
+			name = abs
+		}
+		return name, executable(name)
+	}
+	var path string
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = v
+		}
+	}
+	for _, d := range filepath.SplitList(path) {
+		if p := filepath.Join(d, name); filepath.IsAbs(d) && executable(p) == nil {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%q is in no directory of PATH %q: %w", name, path, exec.ErrNotFound)
+}
+
+func executable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return &os.PathError{Op: "exec", Path: path, Err: unix.EISDIR}
+	case info.Mode()&0o111 == 0:
+		return &os.PathError{Op: "exec", Path: path, Err: unix.EACCES}
+	}
+	return nil
+}
+
+// credential is nil where nothing has to change.
+func credential(name, group string) (*syscall.Credential, error) {
+	if name == "" && group == "" {
+		return nil, nil
+	}
+	uid, gid := os.Getuid(), os.Getgid()
+	var groups []uint32
+	if name != "" {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w\ncreate it with \"adduser --system --group --no-create-home %s\", or set [app] user", err, name)
+		}
+		primary := u.Gid
+		if uid, err = strconv.Atoi(u.Uid); err != nil {
+			return nil, fmt.Errorf("user %q has the number %q: %w", name, u.Uid, err)
+		}
+		if gid, err = strconv.Atoi(primary); err != nil {
+			return nil, fmt.Errorf("user %q has the group %q: %w", name, primary, err)
+		}
+		ids, err := u.GroupIds()
+		if err != nil {
+			return nil, fmt.Errorf("groups of user %q: %w", name, err)
+		}
+		for _, id := range ids {
+			// The primary group is in the list too, and must go where group
+			// replaces it: it may be one that connects to other apps' sockets.
+			if n, err := strconv.ParseUint(id, 10, 32); err == nil && id != primary {
+				groups = append(groups, uint32(n))
+			}
+		}
+	}
+	if group != "" {
+		g, err := user.LookupGroup(group)
+		if err != nil {
+			return nil, fmt.Errorf("%w\ncreate it with \"addgroup --system %s\", or set [app] group", err, group)
+		}
+		if gid, err = strconv.Atoi(g.Gid); err != nil {
+			return nil, fmt.Errorf("group %q has the number %q: %w", group, g.Gid, err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		if uid == os.Getuid() && gid == os.Getgid() {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("only root can switch to user number %d, group number %d\nrun scotch as root, or unset [app] user and [app] group", uid, gid)
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: groups}, nil
+}

@@ -1,0 +1,17 @@
+// Package git keeps the apps' bare repositories: it makes them, resolves what
+// people name, fetches [app] src, exports a commit's tree and moves refs in
+// transactions. It implements deployer.Source, deployer.Repositories and what
+// package hooks asks of a repository.
+//
+// Two engines share the work. go-git reads: refs, commits, single files, and
+// makes new repositories. The stock git does what must hold against a hostile
+// repository or a power cut, in processes that can be limited and run as an
+// unprivileged user: it moves refs (update-ref, with fsync), walks histories,
+// packs and fetches, and streams trees (git archive). Where stock git takes
+// go-git's place, a comment says why.
+//
+// Every git runs with an environment made from nothing: no system's or user's
+// configuration, no hooks, no terminal. The package starts no process itself; a
+// deployer.Runner does. It writes nothing but repositories below its root and
+// the directory that Export is given.
+package git

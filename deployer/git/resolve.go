@@ -1,0 +1,202 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+
+	gogit "github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"scotch/config"
+	"scotch/deployer"
+)
+
+// sourceRefs is where the refs of [app] src are kept, apart from those that
+// people push. They are hidden from clients.
+const sourceRefs = "refs/scotch/source/"
+
+// Resolve finds the commit that ref names: a branch, a tag, a release ("v12"),
+// a whole ref or an object name, also a shortened one. A branch wins over a tag
+// of the same name, as for `git push` and `git switch`; gitrevisions(7) has it
+// the other way round, which deploys surprises.
+func (g *Git) Resolve(ctx context.Context, app *config.App, ref string, out io.Writer) (deployer.Commit, error) {
+	under := "refs/"
+	if app.Source != "" {
+		if err := g.fetch(ctx, app, out); err != nil {
+			return deployer.Commit{}, err
+		}
+		under = sourceRefs
+	}
+	id, err := g.find(ctx, app, under, ref)
+	if err != nil {
+		return deployer.Commit{}, err
+	}
+	return g.Lookup(ctx, app.Name, id)
+}
+
+var (
+	release   = regexp.MustCompile(`^v[0-9]+$`)
+	shortName = regexp.MustCompile(`^[0-9a-fA-F]{4,40}$`)
+)
+
+// find returns the name of the commit that ref names among the refs below under.
+func (g *Git) find(ctx context.Context, app *config.App, under, ref string) (string, error) {
+	r, err := g.open(app.Name)
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	switch {
+	case ref != "":
+		if strings.HasPrefix(ref, "refs/heads/") || strings.HasPrefix(ref, "refs/tags/") {
+			names = append(names, under+strings.TrimPrefix(ref, "refs/"))
+		} else if strings.HasPrefix(ref, "refs/releases/") {
+			names = append(names, ref)
+		} else {
+			names = append(names, under+"heads/"+ref, under+"tags/"+ref)
+			if release.MatchString(ref) {
+				names = append(names, "refs/releases/"+ref)
+			}
+		}
+	case app.BranchSet:
+		names = append(names, under+"heads/"+app.Branch)
+	case app.Source != "":
+		names = append(names, under+"HEAD")
+	default:
+		head, err := g.Head(ctx, app.Name)
+		if err != nil {
+			return "", err
+		}
+		names = append(names, head)
+	}
+	for _, n := range names {
+		if plumbing.ReferenceName(n).Validate() != nil {
+			continue
+		}
+		id, err := refIn(r, n)
+		if err != nil {
+			return "", err
+		}
+		if id != "" {
+			return g.peel(ctx, app.Name, id, n)
+		}
+	}
+	if shortName.MatchString(ref) {
+		return g.peel(ctx, app.Name, strings.ToLower(ref), ref)
+	}
+	return "", notFound(app, ref, names)
+}
+
+func notFound(app *config.App, ref string, names []string) error {
+	where := fmt.Sprintf("the repository of %q", app.Name)
+	next := "push it first: git push REMOTE " + deployer.Neutral(ref)
+	if app.Source != "" {
+		where = fmt.Sprintf("%q", redact(app.Source))
+		next = "the names that it has are listed by: git ls-remote " + redact(app.Source)
+	}
+	if ref == "" {
+		branch := strings.TrimPrefix(strings.TrimPrefix(names[0], sourceRefs), "refs/")
+		if app.Source == "" {
+			next = "push it first: git push REMOTE " + strings.TrimPrefix(branch, "heads/")
+		} else {
+			next = "name a branch: [git] branch = NAME\n" + next
+		}
+		return fmt.Errorf("there is no %q in %s\n%s", strings.TrimPrefix(branch, "heads/"), where, next)
+	}
+	return fmt.Errorf("there is no branch, tag or commit %q in %s\n%s", ref, where, next)
+}
+
+// peel returns the commit that an object name, whole or shortened, leads to.
+func (g *Git) peel(ctx context.Context, app, id, named string) (string, error) {
+	out, err := g.run(ctx, app, "rev-parse", "--verify", "--end-of-options", id+"^{commit}")
+	if status(err) > 0 {
+		return "", fmt.Errorf("%q is no commit in the repository of %q: %w", named, app, err)
+	}
+	return out, err
+}
+
+// Lookup returns the commit with the given object name.
+func (g *Git) Lookup(_ context.Context, app, id string) (deployer.Commit, error) {
+	if !plumbing.IsHash(id) {
+		return deployer.Commit{}, fmt.Errorf("%q is no object name", id)
+	}
+	r, err := g.open(app)
+	if err != nil {
+		return deployer.Commit{}, err
+	}
+	c, err := r.CommitObject(plumbing.NewHash(id))
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		return deployer.Commit{}, fmt.Errorf("there is no commit %s in the repository of %q", id, app)
+	}
+	if err != nil {
+		return deployer.Commit{}, fmt.Errorf("reading commit %s: %w", id, err)
+	}
+	subject, _, _ := strings.Cut(strings.TrimLeft(c.Message, "\n"), "\n")
+	return deployer.Commit{
+		ID:      c.Hash.String(),
+		Tree:    c.TreeHash.String(),
+		Subject: strings.TrimSpace(subject),
+		Author:  c.Author.Name + " <" + c.Author.Email + ">",
+		When:    c.Committer.When,
+	}, nil
+}
+
+// ReadFile returns one regular file of a commit's tree, at most max bytes of
+// it. Its error matches fs.ErrNotExist where there is none.
+func (g *Git) ReadFile(_ context.Context, app string, c deployer.Commit, path string, max int64) (_ []byte, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s at %.7s: %w", path, c.ID, err)
+		}
+	}()
+	r, err := g.open(app)
+	if err != nil {
+		return nil, err
+	}
+	e, err := entryAt(r, plumbing.NewHash(c.Tree), path)
+	switch {
+	case err != nil:
+		return nil, err
+	case e.Mode != filemode.Regular && e.Mode != filemode.Executable && e.Mode != filemode.Deprecated:
+		return nil, fmt.Errorf("not a regular file")
+	}
+	b, err := r.BlobObject(e.Hash)
+	if err != nil {
+		return nil, err
+	}
+	f, err := b.Reader()
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, max))
+	return data, errors.Join(err, f.Close())
+}
+
+// entryAt walks a tree to a path. go-git's own FindEntry takes a file on the
+// way for a missing object.
+func entryAt(r *gogit.Repository, tree plumbing.Hash, path string) (object.TreeEntry, error) {
+	e := object.TreeEntry{Mode: filemode.Dir, Hash: tree}
+	for name := range strings.SplitSeq(path, "/") {
+		if e.Mode != filemode.Dir {
+			return e, fs.ErrNotExist
+		}
+		t, err := r.TreeObject(e.Hash)
+		if err != nil {
+			return e, err
+		}
+		i := slices.IndexFunc(t.Entries, func(e object.TreeEntry) bool { return e.Name == name })
+		if i < 0 {
+			return e, fs.ErrNotExist
+		}
+		e = t.Entries[i]
+	}
+	return e, nil
+}

@@ -1,0 +1,29 @@
+// Package python is the toolchain of Python web apps: it finds interpreters,
+// reads what an app's source declares, makes virtualenvs and finds entry points.
+//
+// It reads an app's files as data. Nothing of an app is imported or run here but
+// for what an installer does (a setup.py, a build backend), and that runs as
+// the app's user, in Install. The source is taken for hostile: reads stay below
+// its directory, also through symbolic links, and never wait for a named pipe.
+//
+// # Which interpreter
+//
+// [app] interpreter, where a file names one: a path, a name on the server's
+// PATH, or a version ("3.12"). Else the version that .python-version,
+// runtime.txt or requires-python of pyproject.toml asks for, the first of them
+// that is there. Else, and wherever it satisfies them, /usr/bin/python3: the
+// distribution's uWSGI plugin is built for exactly that one, while the first
+// python3 on the PATH of a person is often pyenv's.
+//
+// # Which dependencies
+//
+// uv.lock (with uv), requirements.txt, or the project itself (pyproject.toml,
+// setup.py); without any of them the virtualenv stays empty. The installer is uv
+// where it is on the server's PATH, else pip.
+//
+// # Which entry point
+//
+// The configured one, else what the files say, in this order: a Procfile's web
+// line, Django's settings, wsgi.py, app.py, main.py, application.py, the package
+// named like the app, the only other package or file that has one.
+package python

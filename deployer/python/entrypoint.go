@@ -1,0 +1,292 @@
+package python
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"scotch/config"
+	"scotch/deployer"
+)
+
+var entryPattern = regexp.MustCompile(`^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)(\(\))?$`)
+
+// howTo is the line that ends every search.
+const howTo = "name it in scotch.cfg, at the root of the source:\n  [app]\n  entry_point = "
+
+// EntryPoint implements deployer.Toolchain.
+func (t *Toolchain) EntryPoint(app *config.App, src string) (deployer.EntryPoint, error) {
+	s, err := openSource(src)
+	if err != nil {
+		return deployer.EntryPoint{}, err
+	}
+	defer s.Close()
+	f := finder{s: s, app: app.Name}
+	if app.EntryPoint != "" {
+		m := entryPattern.FindStringSubmatch(app.EntryPoint)
+		if m == nil {
+			return deployer.EntryPoint{}, fmt.Errorf("[app] entry_point is %q\nwrite MODULE:CALLABLE, or MODULE:FACTORY() for a function that returns the app", app.EntryPoint)
+		}
+		e := deployer.EntryPoint{Module: m[1], Callable: m[2], Factory: m[3] != "", Why: "configured"}
+		e.Framework = f.framework(e.Module)
+		return e, nil
+	}
+	return f.find()
+}
+
+// finder looks for the entry point of one source.
+type finder struct {
+	s    source
+	app  string
+	asgi string // a file with an app of the other kind, for the error
+}
+
+func (f *finder) find() (deployer.EntryPoint, error) {
+	for _, look := range []func() (deployer.EntryPoint, bool, error){
+		f.procfile, f.django, f.rootFiles, f.namesake, f.otherPackages, f.otherFiles, f.fallback,
+	} {
+		if e, ok, err := look(); ok || err != nil {
+			return e, err
+		}
+	}
+	if f.asgi != "" {
+		return deployer.EntryPoint{}, fmt.Errorf("%s is an ASGI app, and scotch runs WSGI apps\nif there is a WSGI app too, %sMODULE:CALLABLE", f.asgi, howTo)
+	}
+	return deployer.EntryPoint{}, errors.New("no entry point found: no app, application, create_app() or make_app() in wsgi.py, app.py, main.py, application.py or a package, and no Procfile\n" + howTo + "MODULE:CALLABLE")
+}
+
+// usual are the modules that hold an app, the likeliest first.
+var usual = [...]string{"wsgi", "app", "main", "application"}
+
+func (f *finder) rootFiles() (deployer.EntryPoint, bool, error) {
+	for _, dir := range f.roots() {
+		for _, name := range usual {
+			if e, ok := f.file(path.Join(dir, name+".py"), name); ok {
+				return e, true, nil
+			}
+		}
+	}
+	return deployer.EntryPoint{}, false, nil
+}
+
+// roots are the directories whose modules are at the top: that of the source
+// and, in a src layout, src.
+func (f *finder) roots() []string {
+	if f.s.isDir("src") && !f.s.isFile("src/__init__.py") {
+		return []string{".", "src"}
+	}
+	return []string{"."}
+}
+
+// file looks for a callable in one file.
+func (f *finder) file(name, module string) (deployer.EntryPoint, bool) {
+	text, ok := f.s.text(name)
+	if !ok {
+		return deployer.EntryPoint{}, false
+	}
+	m := parseModule(text)
+	e := deployer.EntryPoint{Module: module, Framework: framework(m.imports), Why: "detected: " + name}
+	if e.Framework != "" {
+		e.Why = "detected: " + e.Framework + ", " + name
+	}
+	for _, n := range []string{"app", "application"} {
+		v, ok := m.assigned[n]
+		switch {
+		case !ok, notAnApp.MatchString(v):
+		case asyncApp.MatchString(v):
+			if f.asgi == "" {
+				f.asgi = n + " in " + name
+			}
+		case dashApp.MatchString(v) && m.assigned["server"] != "":
+			e.Callable = "server" // Dash hands out its Flask app by that name
+			return e, true
+		default:
+			e.Callable = n
+			return e, true
+		}
+		// "def app(environ, start_response)" is an app as PEP 3333 has it.
+		if free, ok := m.called[n]; ok && !free {
+			e.Callable = n
+			return e, true
+		}
+	}
+	for _, n := range []string{"create_app", "make_app"} {
+		if m.called[n] {
+			e.Callable, e.Factory = n, true
+			return e, true
+		}
+	}
+	for _, n := range []string{"app", "application", "create_app", "make_app"} {
+		from, ok := m.imported[n]
+		// "from . import app" is a module more often than an app.
+		if !ok || from == "." || strings.HasSuffix(from, "celery") || m.assigned[n] != "" {
+			continue
+		}
+		e.Callable, e.Factory = n, strings.HasSuffix(n, "_app")
+		return e, true
+	}
+	return deployer.EntryPoint{}, false
+}
+
+var (
+	notAnApp = regexp.MustCompile(`^(None\b|(\w+\.)*(Celery|Typer|QApplication|Blueprint)\()`)
+	asyncApp = regexp.MustCompile(`^(\w+\.)*(FastAPI|Starlette|Quart|Litestar|Sanic|BlackSheep|get_asgi_application)\(`)
+	dashApp  = regexp.MustCompile(`^(\w+\.)*Dash\(`)
+	madeApp  = regexp.MustCompile(`^(\w+\.)*(Flask|Bottle|App|API|make_wsgi_app|get_wsgi_application)\(`)
+)
+
+// framework names the framework whose module is imported.
+func framework(imports []string) string {
+	for _, i := range imports {
+		switch i {
+		case "flask", "django", "bottle", "falcon", "pyramid", "dash", "tornado", "cherrypy":
+			return strings.ToUpper(i[:1]) + i[1:]
+		}
+	}
+	return ""
+}
+
+// framework looks for a module's file.
+func (f *finder) framework(module string) string {
+	if f.s.isFile("manage.py") {
+		if text, _ := f.s.text("manage.py"); strings.Contains(text, "DJANGO_SETTINGS_MODULE") {
+			return "Django"
+		}
+	}
+	if name, ok := f.moduleFile(module); ok {
+		text, _ := f.s.text(name)
+		return framework(parseModule(text).imports)
+	}
+	return ""
+}
+
+// moduleFile finds the file of a module below the source.
+func (f *finder) moduleFile(module string) (string, bool) {
+	rel := strings.ReplaceAll(module, ".", "/")
+	for _, dir := range f.roots() {
+		for _, name := range []string{path.Join(dir, rel, "__init__.py"), path.Join(dir, rel+".py")} {
+			if f.s.isFile(name) {
+				return name, true
+			}
+		}
+	}
+	return "", false
+}
+
+// namesake looks in the package or module that is named like the app, and in a
+// package that has one of the usual names.
+func (f *finder) namesake() (deployer.EntryPoint, bool, error) {
+	for _, name := range append([]string{strings.ReplaceAll(f.app, "-", "_")}, usual[:]...) {
+		for _, dir := range f.roots() {
+			if e, ok := f.packaged(dir, name); ok {
+				return e, true, nil
+			}
+			if e, ok := f.file(path.Join(dir, name+".py"), name); ok {
+				return e, true, nil
+			}
+		}
+	}
+	return deployer.EntryPoint{}, false, nil
+}
+
+// packaged looks in a package: first where deployments are meant to look.
+func (f *finder) packaged(dir, name string) (deployer.EntryPoint, bool) {
+	base := path.Join(dir, name)
+	if e, ok := f.file(base+"/wsgi.py", name+".wsgi"); ok {
+		return e, true
+	}
+	if e, ok := f.file(base+"/__init__.py", name); ok {
+		return e, true
+	}
+	for _, m := range usual[1:] {
+		if e, ok := f.file(base+"/"+m+".py", name+"."+m); ok {
+			return e, true
+		}
+	}
+	return deployer.EntryPoint{}, false
+}
+
+// noApp are folders that look like packages and are none to be served.
+var noApp = [...]string{"test", "tests", "testing", "doc", "docs", "example", "examples", "scripts", "migrations", "venv", "env", "node_modules", "build", "dist", "static", "templates"}
+
+func (f *finder) otherPackages() (deployer.EntryPoint, bool, error) {
+	var found []deployer.EntryPoint
+	for _, dir := range f.roots() {
+		for _, entry := range f.s.list(dir) {
+			name := entry.Name()
+			if !identifier.MatchString(name) || slices.Contains(noApp[:], name) || !f.s.isDir(path.Join(dir, name)) {
+				continue
+			}
+			if e, ok := f.packaged(dir, name); ok {
+				found = append(found, e)
+			}
+		}
+	}
+	return single(found)
+}
+
+// otherFiles looks at the rest of the files at the top (run.py, server.py),
+// also for an app under another name.
+func (f *finder) otherFiles() (deployer.EntryPoint, bool, error) {
+	var found []deployer.EntryPoint
+	for _, dir := range f.roots() {
+		for _, entry := range f.s.list(dir) {
+			module, ok := strings.CutSuffix(entry.Name(), ".py")
+			if !ok || !identifier.MatchString(module) || strings.HasPrefix(module, "test_") || slices.Contains([]string{"setup", "conftest", "manage", "noxfile", "fabfile", "tasks", "celery"}, module) {
+				continue
+			}
+			name := path.Join(dir, entry.Name())
+			if e, ok := f.file(name, module); ok {
+				found = append(found, e)
+				continue
+			}
+			text, _ := f.s.text(name)
+			m := parseModule(text)
+			for _, n := range sortedKeys(m.assigned) {
+				if madeApp.MatchString(m.assigned[n]) {
+					found = append(found, deployer.EntryPoint{Module: module, Callable: n, Framework: framework(m.imports), Why: "detected: " + name})
+				}
+			}
+		}
+	}
+	return single(found)
+}
+
+func sortedKeys(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// single accepts the only candidate there is.
+func single(found []deployer.EntryPoint) (deployer.EntryPoint, bool, error) {
+	switch len(found) {
+	case 0:
+		return deployer.EntryPoint{}, false, nil
+	case 1:
+		return found[0], true, nil
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d entry points found, and none is the likelier one:", len(found))
+	for _, e := range found {
+		fmt.Fprintf(&b, "\n  %s", e)
+	}
+	return deployer.EntryPoint{}, false, fmt.Errorf("%s\n%s%s", b.String(), howTo, found[0])
+}
+
+// fallback is the default of the configuration, where its module exists.
+func (f *finder) fallback() (deployer.EntryPoint, bool, error) {
+	name := strings.ReplaceAll(f.app, "-", "_")
+	file, ok := f.moduleFile(name)
+	if !ok || f.asgi != "" {
+		return deployer.EntryPoint{}, false, nil
+	}
+	text, _ := f.s.text(file)
+	return deployer.EntryPoint{Module: name, Callable: "create_app", Factory: true, Framework: framework(parseModule(text).imports), Why: "default"}, true, nil
+}

@@ -1,0 +1,265 @@
+package python
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"scotch/config"
+	"scotch/deployer"
+)
+
+// Interpreter implements deployer.Toolchain.
+func (t *Toolchain) Interpreter(ctx context.Context, app *config.App, src string) (deployer.Interpreter, error) {
+	if app.InterpreterSet {
+		return t.configured(ctx, app)
+	}
+	w, err := wanted(src)
+	if err != nil {
+		return deployer.Interpreter{}, err
+	}
+	return t.choose(ctx, app, w)
+}
+
+// configured finds the interpreter that a file names.
+func (t *Toolchain) configured(ctx context.Context, app *config.App) (deployer.Interpreter, error) {
+	const from = "[app] interpreter"
+	name := app.Interpreter
+	path := name
+	switch {
+	case filepath.IsAbs(name):
+	case strings.Contains(name, "/"):
+		return deployer.Interpreter{}, fmt.Errorf("[app] interpreter is %q\ngive an absolute path, a name like \"python3.12\" or a version like \"3.12\"", name)
+	default:
+		if path = lookPath(t.opts.Path, name); path == "" {
+			v, err := parseVersion(strings.TrimPrefix(name, "python"))
+			if err != nil {
+				return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("there is no %q on the server's PATH, which [app] interpreter names", name))
+			}
+			return t.choose(ctx, app, want{from: from, text: v.String(), exact: v})
+		}
+	}
+	if !isProgram(path) {
+		return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("[app] interpreter is %q, and there is no such program", name))
+	}
+	in, err := t.ask(ctx, app, path)
+	if err != nil {
+		return deployer.Interpreter{}, fmt.Errorf("[app] interpreter: %w", err)
+	}
+	in.Why = from
+	return in, nil
+}
+
+// ask returns the interpreter at path. Behind a script it is the program that
+// the script starts.
+func (t *Toolchain) ask(ctx context.Context, app *config.App, path string) (deployer.Interpreter, error) {
+	p, err := t.python(ctx, app, path)
+	if err != nil {
+		return deployer.Interpreter{}, err
+	}
+	if script(path) && filepath.IsAbs(p.executable) {
+		path = filepath.Clean(p.executable)
+	}
+	return deployer.Interpreter{Path: path, Version: p.version}, nil
+}
+
+// want is the version that an app asks for.
+type want struct {
+	from  string // the file, "" where it asks for none
+	text  string
+	exact version // "3.12" or "3.12.1"; without numbers, spec counts
+	spec  specifier
+}
+
+func (w want) allows(v version) bool {
+	if len(w.exact.release) > 0 {
+		return v.within(w.exact)
+	}
+	return w.spec.allows(v)
+}
+
+func (v version) String() string {
+	var b strings.Builder
+	for i, n := range v.release {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		fmt.Fprint(&b, n)
+	}
+	return b.String()
+}
+
+var runtimePattern = regexp.MustCompile(`^(?:cpython|python)-?(\d.*)$`)
+
+// wanted reads what the source asks for.
+func wanted(src string) (want, error) {
+	s, err := openSource(src)
+	if err != nil {
+		return want{}, err
+	}
+	defer s.Close()
+	for _, name := range []string{".python-version", "runtime.txt"} {
+		b, err := s.read(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return want{}, err
+		}
+		for line := range strings.Lines(string(b)) {
+			line, _, _ = strings.Cut(line, "#")
+			line = strings.TrimSpace(line)
+			if line == "" {
+				continue
+			}
+			if line == "system" { // pyenv's word
+				return want{}, nil
+			}
+			text := line
+			if m := runtimePattern.FindStringSubmatch(text); m != nil {
+				text = m[1]
+			}
+			v, err := parseVersion(text)
+			if err != nil {
+				return want{}, fmt.Errorf("%s asks for %q, which is no version of CPython\nwrite a version like 3.12 into it, or set [app] interpreter", name, line)
+			}
+			return want{from: name, text: v.String(), exact: v}, nil
+		}
+	}
+	b, err := s.read("pyproject.toml")
+	if errors.Is(err, fs.ErrNotExist) {
+		return want{}, nil
+	} else if err != nil {
+		return want{}, err
+	}
+	text, ok := parseTOML(b).text("project.requires-python")
+	if !ok {
+		return want{}, nil
+	}
+	spec, err := parseSpecifier(text)
+	if err != nil {
+		return want{}, fmt.Errorf("requires-python in pyproject.toml: %w\nwrite it like \">=3.11\"", err)
+	}
+	return want{from: "requires-python", text: text, spec: spec}, nil
+}
+
+// choose finds the best interpreter for what is wanted: the system's where it
+// will do, else the newest.
+func (t *Toolchain) choose(ctx context.Context, app *config.App, w want) (deployer.Interpreter, error) {
+	why := "default"
+	if w.from != "" {
+		why = w.from + " " + w.text
+	}
+	uv, _, _ := t.uv(ctx, app)
+	if p, err := t.python(ctx, app, systemPython); err == nil && (uv != "" || p.pip != "") {
+		if v, err := parseVersion(p.version); err == nil && w.allows(v) {
+			return deployer.Interpreter{Path: systemPython, Version: p.version, Why: why}, nil
+		}
+	}
+	if w.from == "" {
+		// Whatever the name finds, a shim of pyenv's too: it is what a person
+		// gets at the prompt.
+		if path := lookPath(t.opts.Path, app.Interpreter); path != "" {
+			if in, err := t.ask(ctx, app, path); err == nil {
+				in.Why = why
+				return in, nil
+			}
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return deployer.Interpreter{}, context.Cause(ctx)
+	}
+	here := t.here(ctx, app)
+	if in, ok := newest(here, w); ok {
+		in.Why = why
+		return in, nil
+	}
+	if len(w.exact.release) > 2 {
+		// A bug-fix release of the same version runs the same apps and the same
+		// wheels; refusing it would help nobody.
+		near := want{exact: version{release: w.exact.release[:2]}}
+		if in, ok := newest(here, near); ok {
+			in.Why = why + ", the nearest here"
+			return in, nil
+		}
+	}
+	text := "there is no Python 3 on this server"
+	if w.from != "" {
+		text = fmt.Sprintf("there is no Python %s on this server, which %s asks for", w.text, w.from)
+	}
+	return deployer.Interpreter{}, t.missing(ctx, app, text)
+}
+
+func newest(here []deployer.Interpreter, w want) (deployer.Interpreter, bool) {
+	var best deployer.Interpreter
+	var at version
+	for _, in := range here {
+		v, err := parseVersion(in.Version)
+		if err == nil && w.allows(v) && (best.Path == "" || at.pre && !v.pre || v.pre == at.pre && v.compare(at) > 0) {
+			best, at = in, v
+		}
+	}
+	return best, best.Path != ""
+}
+
+var pythonName = regexp.MustCompile(`^python3(\.\d+)?$`)
+
+// here lists the interpreters of this server that the app's user can run: the
+// distribution's, those on the PATH, pyenv's, uv's.
+func (t *Toolchain) here(ctx context.Context, app *config.App) []deployer.Interpreter {
+	dirs := append([]string{filepath.Dir(systemPython)}, filepath.SplitList(t.opts.Path)...)
+	if t.opts.Home != "" {
+		for _, glob := range []string{".pyenv/versions/3.*/bin", ".local/share/uv/python/cpython-3.*/bin"} {
+			found, _ := filepath.Glob(filepath.Join(t.opts.Home, glob))
+			dirs = append(dirs, found...)
+		}
+	}
+	var out []deployer.Interpreter
+	seen := map[string]bool{}
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil || !filepath.IsAbs(dir) {
+			continue
+		}
+		for _, e := range entries { // python3 sorts first
+			path := filepath.Join(dir, e.Name())
+			if !pythonName.MatchString(e.Name()) || !isProgram(path) || script(path) {
+				continue
+			}
+			real, err := filepath.EvalSymlinks(path)
+			if err != nil || seen[real] {
+				continue
+			}
+			seen[real] = true
+			if p, err := t.python(ctx, app, path); err == nil {
+				out = append(out, deployer.Interpreter{Path: path, Version: p.version})
+			}
+		}
+	}
+	return out
+}
+
+// missing is an error that lists what is there.
+func (t *Toolchain) missing(ctx context.Context, app *config.App, text string) error {
+	here := t.here(ctx, app)
+	if len(here) == 0 {
+		return fmt.Errorf("%s\ninstall one: apt install python3 python3-venv", text)
+	}
+	slices.SortStableFunc(here, func(a, b deployer.Interpreter) int {
+		v, _ := parseVersion(a.Version)
+		w, _ := parseVersion(b.Version)
+		return v.compare(w)
+	})
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\nthis server has:", text)
+	for _, in := range here {
+		fmt.Fprintf(&b, "\n  %s  %s", in.Version, in.Path)
+	}
+	b.WriteString("\ninstall the one that is asked for, or name one of these in scotch.cfg:\n  [app]\n  interpreter = " + here[len(here)-1].Path)
+	return errors.New(b.String())
+}

@@ -1,0 +1,170 @@
+package uwsgi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"scotch/deployer"
+)
+
+// searchPath is where the distribution's uWSGI is looked for.
+const searchPath = "/usr/local/bin:/usr/bin:/bin"
+
+// wheel is uWSGI for virtualenvs, with Python's plugin built in. Older ones
+// than Debian 12's uWSGI have not been tried.
+const wheel = "pyuwsgi>=2.0.21,<2.1"
+
+// kind is what is known of the distribution's uWSGI.
+type kind struct {
+	path   string // "" where there is none
+	plugin string // of [uwsgi]
+	python string // version of its plugin's Python, "" where it has none
+}
+
+// kinds remembers the answer of one uWSGI until its program changes.
+type kinds struct {
+	mu   sync.Mutex
+	of   string // path, time and size
+	last kind
+}
+
+// Requires returns the packages that a virtualenv with this interpreter needs
+// so that uWSGI can run it.
+func (u *UWSGI) Requires(ctx context.Context, in deployer.Interpreter) ([]string, error) {
+	k, err := u.kind(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if k.runs(in) {
+		return nil, nil
+	}
+	return []string{wheel}, nil
+}
+
+// runs tells whether the distribution's uWSGI runs virtualenvs of that
+// interpreter: the plugin is linked to the distribution's libpython, so it
+// must be that very Python, not another build of the same version.
+func (k kind) runs(in deployer.Interpreter) bool {
+	if k.path == "" || k.python == "" || minor(k.python) != minor(in.Version) {
+		return false
+	}
+	path, err := filepath.EvalSymlinks(in.Path)
+	return err == nil && distribution(filepath.Dir(path)) && distributionName.MatchString(filepath.Base(path))
+}
+
+// distributionName is the distribution's Python once links are resolved.
+var distributionName = regexp.MustCompile(`\Apython3(\.[0-9]+)?\z`)
+
+func distribution(bin string) bool { return bin == "/usr/bin" || bin == "/bin" }
+
+func (k kind) whyNot(in deployer.Interpreter) string {
+	switch {
+	case k.path == "":
+		return "the server has no uwsgi of its own"
+	case k.python == "":
+		return fmt.Sprintf("%s has no plugin %s", k.path, k.plugin)
+	case minor(k.python) != minor(in.Version):
+		return fmt.Sprintf("%s runs Python %s, this app has %s", k.path, k.python, in.Version)
+	}
+	return fmt.Sprintf("%s runs the distribution's Python, this app has %s", k.path, in.Path)
+}
+
+// minor is "3.11" of "3.11.2".
+func minor(version string) string {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return version
+	}
+	return parts[0] + "." + parts[1]
+}
+
+// kind asks the distribution's uWSGI which Python it has.
+func (u *UWSGI) kind(ctx context.Context) (kind, error) {
+	path, stamp := find(u.settings.program, u.plugin)
+	if path == "" {
+		return kind{plugin: u.plugin}, nil
+	}
+	u.kinds.mu.Lock()
+	defer u.kinds.mu.Unlock()
+	if u.kinds.of == stamp {
+		return u.kinds.last, nil
+	}
+	var out bytes.Buffer
+	// uWSGI says on standard error that it can't load a plugin and exits with 1.
+	// --python-version makes it print the version and end.
+	err := u.run.Run(ctx, deployer.Command{
+		Args: []string{path, "--plugin", u.plugin, "--python-version"}, Dir: "/",
+		Env: []string{"PATH=" + searchPath, "LANG=C.UTF-8"}, Umask: -1, Stdout: &out, Timeout: 20 * time.Second,
+	})
+	k := kind{path: path, plugin: u.plugin}
+	var exit *deployer.ExitError
+	switch {
+	case err == nil:
+		k.python = version(out.String())
+	case errors.As(err, &exit):
+		// No plugin: the wheel does it.
+	default:
+		return kind{}, fmt.Errorf("asking %q for its Python: %w", path, err)
+	}
+	u.kinds.of, u.kinds.last = stamp, k
+	return k, nil
+}
+
+var versionLine = regexp.MustCompile(`(?m)^([0-9]+\.[0-9]+\.[0-9]+[a-z0-9+]*)\s*$`)
+
+func version(out string) string {
+	if m := versionLine.FindStringSubmatch(out); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// find looks a program up, and makes a stamp that changes with it and with the
+// folder of its plugins.
+func find(program, plugin string) (path, stamp string) {
+	if strings.Contains(program, "/") {
+		return look(program, plugin)
+	}
+	for dir := range strings.SplitSeq(searchPath, ":") {
+		if path, stamp := look(filepath.Join(dir, program), plugin); path != "" {
+			return path, stamp
+		}
+	}
+	return "", ""
+}
+
+func look(path, plugin string) (string, string) {
+	fi, err := os.Stat(path)
+	if err != nil || fi.IsDir() || fi.Mode()&0o111 == 0 {
+		return "", ""
+	}
+	stamp := fmt.Sprintf("%s %d %d", path, fi.ModTime().UnixNano(), fi.Size())
+	// Installing or upgrading the plugin leaves the program as it is.
+	if fi, err := os.Stat("/usr/lib/uwsgi/plugins/" + plugin + "_plugin.so"); err == nil {
+		stamp += fmt.Sprintf(" %d %d", fi.ModTime().UnixNano(), fi.Size())
+	}
+	return path, stamp
+}
+
+// venvHome is where the interpreter of a virtualenv lies, by its pyvenv.cfg
+// (PEP 405).
+func venvHome(venv string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(venv, "pyvenv.cfg"))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(line, "="); ok && strings.TrimSpace(key) == "home" {
+			return filepath.Clean(strings.TrimSpace(value)), nil
+		}
+	}
+	return "", fmt.Errorf("%q names no home", filepath.Join(venv, "pyvenv.cfg"))
+}

@@ -1,0 +1,178 @@
+package gitserver
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestMaxPush(t *testing.T) {
+	f := start(t, func(f *fixture) { f.Server.Git.MaxPush = 2000 })
+	f.app("blog")
+	f.commit()
+	f.git("alice", "push", f.url("blog"), "main").ok()
+	if err := os.WriteFile(filepath.Join(f.dir, "work", "big"), noise(100_000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f.commit()
+	f.git("alice", "push", f.url("blog"), "main").exits(1).says("pack exceeds maximum allowed size")
+	if left, _ := filepath.Glob(f.repos.Path("blog") + "/objects/tmp_objdir*"); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func noise(n int) []byte {
+	var out []byte
+	sum := sha1.Sum(nil)
+	for len(out) < n {
+		sum = sha1.Sum(sum[:])
+		out = append(out, sum[:]...)
+	}
+	return out[:n]
+}
+
+// Trees with zero-padded modes are in the histories of old, well-known
+// projects; they do no harm and must not keep an app from being pushed.
+func TestRealHistoryIsNotRefused(t *testing.T) {
+	f := start(t, nil)
+	f.app("blog")
+	f.commit()
+	blob := strings.TrimSpace(f.git("alice", "rev-parse", "HEAD:app.py").ok().out)
+	sub := f.hash("tree", "100644 app.py\x00"+unhex(t, blob))
+	tree := f.hash("tree", "040000 dir\x00"+unhex(t, sub))
+	commit := f.hash("commit", "tree "+tree+"\nauthor A <a> 1 +051800\ncommitter A <a> 1 +051800\n\nold\n")
+	f.git("alice", "push", f.url("blog"), commit+":refs/heads/main").ok()
+
+	dotgit := f.hash("tree", "40000 .git\x00"+unhex(t, sub))
+	commit = f.hash("commit", "tree "+dotgit+"\nauthor A <a> 1 +0000\ncommitter A <a> 1 +0000\n\nevil\n")
+	f.git("alice", "push", f.url("blog"), commit+":refs/heads/other").exits(1).says("hasDotgit")
+}
+
+func (f *fixture) hash(kind, content string) string {
+	f.t.Helper()
+	cmd := f.gitCommand("alice", "hash-object", "-w", "--literally", "-t", kind, "--stdin")
+	cmd.Stdin = strings.NewReader(content)
+	return strings.TrimSpace(f.run(cmd).ok().out)
+}
+
+func unhex(t *testing.T, s string) string {
+	t.Helper()
+	var b []byte
+	if _, err := fmt.Sscanf(s, "%x", &b); err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// A few bytes of pack can claim an object of gigabytes, which index-pack takes
+// into memory: the limit must end it, not the machine.
+func TestSmallPackThatInflates(t *testing.T) {
+	f := start(t, func(f *fixture) { f.Server.Git.Limits.Memory = 1 << 30 })
+	f.app("blog")
+	c := f.dial("alice")
+	sess, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pack bytes.Buffer
+	pack.WriteString("PACK\x00\x00\x00\x02\x00\x00\x00\x01")
+	size := uint64(3 << 30) // gitformat-pack(5): type tree, size 3 GiB
+	b := byte(2<<4 | size&15)
+	for size >>= 4; size > 0; size >>= 7 {
+		pack.WriteByte(b | 0x80)
+		b = byte(size & 0x7f)
+	}
+	pack.WriteByte(b)
+	z := zlib.NewWriter(&pack)
+	z.Write(make([]byte, 10<<20))
+	z.Close()
+	sum := sha1.Sum(pack.Bytes())
+	pack.Write(sum[:])
+
+	line := strings.Repeat("0", 40) + " " + strings.Repeat("1", 40) + " refs/heads/main\x00report-status"
+	var out bytes.Buffer
+	sess.Stdin = strings.NewReader(fmt.Sprintf("%04x%s0000%s", len(line)+4, line, pack.String()))
+	sess.Stdout = &out
+	var errs bytes.Buffer
+	sess.Stderr = &errs
+	if err := sess.Run("git-receive-pack 'blog'"); err != nil {
+		t.Log(err)
+	}
+	if !strings.Contains(out.String(), "unpack index-pack abnormal exit") && !strings.Contains(out.String(), "unpack unpack-objects abnormal exit") {
+		t.Errorf("%q", out.String())
+	}
+	if !strings.Contains(errs.String(), "memory") {
+		t.Errorf("not ended by the limit: %q", errs.String())
+	}
+}
+
+func TestPrepareAgain(t *testing.T) {
+	o := GitOptions{Dir: filepath.Join(t.TempDir(), "git")}
+	for _, program := range []string{"/usr/bin/old", "/usr/bin/old", "/usr/bin/scotch"} {
+		if err := o.Prepare(program); err != nil {
+			t.Fatal(err)
+		}
+		if to, err := os.Readlink(filepath.Join(o.Dir, "hooks", "proc-receive")); err != nil || to != program {
+			t.Errorf("proc-receive is %q, %v", to, err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(o.Dir, "hooks"))
+	if err != nil || len(entries) != 3 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if err := o.Prepare("scotch"); err == nil {
+		t.Error("a relative program is taken")
+	}
+}
+
+// In system mode git and its hooks have no rights of the server's.
+func TestGitRunsAsAnotherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	const nobody = 65534
+	f := start(t, func(f *fixture) {
+		// The test's folders are for root alone.
+		for dir := f.dir; dir != os.TempDir(); dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		self, err := os.ReadFile("/proc/self/exe")
+		if err != nil {
+			t.Fatal(err)
+		}
+		program := filepath.Join(f.dir, "scotch")
+		if err := os.WriteFile(program, self, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f.Server.Git.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		if err := f.Server.Git.Prepare(program); err != nil {
+			t.Fatal(err)
+		}
+		create := f.CreateApp
+		f.CreateApp = func(ctx context.Context, app, by string) error {
+			if err := create(ctx, app, by); err != nil {
+				return err
+			}
+			return filepath.WalkDir(f.repos.Path(app), func(path string, _ os.DirEntry, err error) error {
+				return errors.Join(err, os.Lchown(path, nobody, nobody))
+			})
+		}
+	})
+	id := f.commit()
+	f.git("alice", "push", f.url("blog"), "main").ok()
+	f.git("carol", "ls-remote", f.url("blog")).ok().says(id)
+	fi, err := os.Stat(filepath.Join(f.repos.Path("blog"), "refs/heads/main"))
+	if err != nil || fi.Sys().(*syscall.Stat_t).Uid != nobody {
+		t.Errorf("%+v, %v", fi, err)
+	}
+}

@@ -1,0 +1,191 @@
+package gitserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"scotch/gitserver/access"
+	"scotch/hooks"
+)
+
+// receive serves a push. ctx ends when the client has left, base with the
+// server: a push that has reached git's hooks goes on without its client.
+func (s *session) receive(ctx, base context.Context, app string) int {
+	if s.server.Pushes == nil {
+		return s.fail(1, errors.New("this server takes no pushes"))
+	}
+	if !s.may(access.VerbPush, app) {
+		if s.may(access.VerbFetch, app) && s.server.Repositories.Exists(app) {
+			s.log.Warn("denied")
+			return s.fail(1, fmt.Errorf("your key may read %q and not push to it\nask an admin of this server", app))
+		}
+		return s.denied(app)
+	}
+	if s.server.Repositories.Exists(app) {
+		return s.push(ctx, base, app, nil, nil, false)
+	}
+	if s.server.CreateApp == nil || !s.may(access.VerbCreate, app) {
+		return s.denied(app)
+	}
+	return s.firstPush(ctx, base, app)
+}
+
+// firstPush serves a push to an app that is not there. The client is shown the
+// refs of an empty repository; the app is made when the client's answer shows
+// that it pushes something, so not for git push --dry-run. What the client
+// then sends goes to a git that takes the conversation up where the first one
+// left it (git-receive-pack(1), --http-backend-info-refs and --stateless-rpc).
+func (s *session) firstPush(ctx, base context.Context, app string) int {
+	status, err := s.server.Git.run(ctx, &gitRun{
+		service:  receivePack,
+		options:  []string{"--http-backend-info-refs"},
+		dir:      s.server.Git.empty(),
+		stdout:   s,
+		stderr:   s.Stderr(),
+		protocol: s.protocol(),
+	})
+	if err != nil || status != 0 {
+		return s.broken(ctx, status, err)
+	}
+	// gitprotocol-common(5): four hexadecimal digits of length, 0000 is a flush.
+	first := make([]byte, 4)
+	switch _, err := io.ReadFull(s, first); {
+	case err != nil, string(first) == "0000":
+		return 0 // nothing to push, or gone
+	}
+	if n, err := strconv.ParseUint(string(first), 16, 16); err != nil || n <= 4 {
+		return s.fail(1, errors.New("this is not git's protocol"))
+	}
+	// Not with ctx: a client who leaves now must not leave half an app.
+	if err := s.server.CreateApp(base, app, s.who.Name); err != nil {
+		s.log.WithError(err).Error("making the app")
+		return s.fail(1, fmt.Errorf("making the app %q: %w", app, err))
+	}
+	s.log.Info("app made by a push")
+	return s.push(ctx, base, app, []string{"--stateless-rpc"}, first, true)
+}
+
+// push runs git receive-pack and the handler that its hooks speak to. It
+// returns when both are done; the client has its exit status before.
+func (s *session) push(ctx, base context.Context, app string, options []string, begun []byte, created bool) int {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return s.broken(ctx, 1, err)
+	}
+	gone := make(chan struct{})
+	p := hooks.Push{
+		App:     app,
+		By:      s.who.Name,
+		Dir:     s.server.Repositories.Path(app),
+		May:     func(verb string) bool { return s.may(access.Verb(verb), app) },
+		Created: created,
+		Gone:    gone,
+	}
+	var handler sync.WaitGroup
+	handled := make(chan struct{})
+	handler.Go(func() {
+		defer close(handled)
+		defer ours.Close()
+		defer recovered(s.log)
+		s.server.Pushes.Handle(base, ours, p)
+	})
+
+	gitCtx, cancel := context.WithCancel(base)
+	defer cancel()
+	ended := make(chan struct{}) // git has
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-ctx.Done():
+			close(gone)
+		case <-ended:
+			return
+		}
+		// git hears of nothing: what it writes is dropped, so that it stores
+		// the refs that were granted and removes its temporary files. It
+		// gets a grace for that when the push has been dealt with.
+		select {
+		case <-handled:
+		case <-ended:
+			return
+		}
+		select {
+		case <-time.After(or(s.server.Git.Grace, 30*time.Second)):
+			s.log.Warn("git goes on without its client and is ended")
+			cancel()
+		case <-ended:
+		}
+	})
+	status, err := s.server.Git.run(gitCtx, &gitRun{
+		service:  receivePack,
+		options:  options,
+		dir:      p.Dir,
+		stdin:    io.MultiReader(bytes.NewReader(begun), s),
+		stdout:   &untilGone{w: s},
+		stderr:   &untilGone{w: s.Stderr()},
+		protocol: s.protocol(),
+		hook:     theirs,
+		copying:  s.work,
+	})
+	close(ended)
+	watch.Wait()
+	if err != nil {
+		status = s.broken(ctx, status, err)
+	}
+	s.Exit(status)
+	handler.Wait()
+	return status
+}
+
+// broken reports that git itself failed.
+func (s *session) broken(ctx context.Context, status int, err error) int {
+	if err == nil {
+		return status
+	}
+	if ctx.Err() == nil {
+		s.log.WithError(err).Error("receive-pack")
+		s.fail(1, errors.New("git was ended before its time; the server's log says why"))
+	}
+	return 1
+}
+
+// untilGone writes to a client as long as there is one, and then to nowhere.
+type untilGone struct {
+	w    io.Writer
+	gone bool
+}
+
+func (u *untilGone) Write(p []byte) (int, error) {
+	if !u.gone {
+		if _, err := u.w.Write(p); err != nil {
+			u.gone = true
+		}
+	}
+	return len(p), nil
+}
+
+// socketPair returns the two ends of a socket: one for here, one to inherit.
+func socketPair() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a socket for git's hooks: %w", err)
+	}
+	here := os.NewFile(uintptr(fds[0]), "hooks")
+	defer here.Close() // FileConn has its own copy
+	theirs = os.NewFile(uintptr(fds[1]), "hooks")
+	ours, err = net.FileConn(here)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("making a socket for git's hooks: %w", err)
+	}
+	return ours, theirs, nil
+}

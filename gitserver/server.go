@@ -1,0 +1,302 @@
+package gitserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	gossh "golang.org/x/crypto/ssh"
+
+	"scotch/gitserver/access"
+	"scotch/hooks"
+)
+
+// Keys says who a key belongs to. *access.Keyring is one.
+type Keys interface {
+	// Find is asked when a key is offered, when it has been proved, for each
+	// session and for each act of a push, so that a key taken out is out at once.
+	Find(key gossh.PublicKey, addr net.Addr, now time.Time) (access.Identity, bool)
+}
+
+// Repositories says where the bare repository of an app is. It is asked only
+// about names that config.ValidName passed.
+type Repositories interface {
+	Exists(app string) bool
+	// Path is the repository's directory, absolute, also where it does not exist.
+	Path(app string) string
+}
+
+// PushHandler speaks with the hooks of one push.
+type PushHandler interface {
+	// Handle returns when the push is dealt with, not before conn is at its
+	// end: that is when git and its hooks have closed theirs. The client's
+	// leaving ends p.Gone and nothing else. ctx ends with the server.
+	// conn is closed after Handle by its caller; closing it twice is fine.
+	Handle(ctx context.Context, conn net.Conn, p hooks.Push)
+}
+
+// Command is a command that a person typed behind ssh's host name.
+type Command struct {
+	Args   []string // its words; empty where the client wanted a shell
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// CommandFunc runs a command and returns its exit status. ctx ends when the
+// client closes the channel (Ctrl-C, a lost connection), and with the server.
+// It decides by itself, with access.May, what the person may do.
+type CommandFunc func(ctx context.Context, who access.Identity, c Command) int
+
+// Server is an ssh server for git and for commands. Set its fields before Serve.
+type Server struct {
+	// HostKey proves the server to its clients. Required: see LoadOrCreateHostKey.
+	HostKey gossh.Signer
+	// Keys says who may connect. Required.
+	Keys Keys
+	// Repositories says where repositories are. Required.
+	Repositories Repositories
+	// Git says how git is run. Its Dir is required.
+	Git GitOptions
+	// Pushes is what git's hooks speak to. nil: pushes are refused.
+	Pushes PushHandler
+	// Commands runs commands. nil: there are none.
+	Commands CommandFunc
+	// CreateApp makes an app that an admin pushes to and that isn't there: its
+	// configuration and its repository. An app that is there already by then is
+	// no error. nil: apps are not made by a push.
+	CreateApp func(ctx context.Context, app, by string) error
+	// Log gets a line for each connection, session and refusal. nil: none.
+	Log logrus.FieldLogger
+
+	// LoginTimeout is the time from connecting to the first command. 0: 30 s.
+	LoginTimeout time.Duration
+	// IdleTimeout is how long a connection without a command may stay, as
+	// ssh's ControlPersist leaves them. 0: 15 min.
+	IdleTimeout time.Duration
+	// KeepAlive is the time without a sign of life after which a client is asked
+	// for one; after four such times it is taken for gone. 0: 30 s.
+	KeepAlive time.Duration
+	// MaxConnections at a time, in all. 0: 512.
+	MaxConnections int
+	// MaxPerAddress is the number of connections at a time from one IPv4
+	// address or one IPv6 /64. 0: 64.
+	MaxPerAddress int
+	// MaxSessions at a time on one connection. 0: 10, as OpenSSH's.
+	MaxSessions int
+
+	mu        sync.Mutex
+	closed    bool // no new connections, sessions, listeners
+	listeners map[net.Listener]context.CancelFunc
+	conns     map[*connection]struct{}
+	perAddr   map[netip.Prefix]int
+	work      sync.WaitGroup // connections, sessions; added to while !closed only
+}
+
+// ErrClosed is returned by Serve after Shutdown or Close.
+var ErrClosed = errors.New("the ssh server is closed")
+
+// Serve accepts connections from l, which it closes, until ctx is done, and
+// then returns nil. Sessions under way go on: Shutdown waits for them, Close
+// ends them, and one of the two must be called.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	defer l.Close()
+	if s.Keys == nil || s.HostKey == nil || s.Repositories == nil || s.Git.Dir == "" {
+		return errors.New("the ssh server has no keys, no host key, no repositories or no directory for git's hooks")
+	}
+	// What sessions live by ends with Close, not with ctx.
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if !s.listen(l, cancel) {
+		cancel()
+		return ErrClosed
+	}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	delay := time.Duration(0)
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			delay = 0
+			s.accept(base, nc)
+		case ctx.Err() != nil:
+			return nil
+		case s.isClosed():
+			return ErrClosed
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accepting ssh connections: %w", err)
+		default:
+			// Out of descriptors or the like: go on when there may be some again.
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			s.log().WithError(err).Warnf("accepting ssh connections, trying again in %s", delay)
+			select {
+			case <-time.After(delay):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// Shutdown stops accepting, closes what is idle and waits until the work of
+// every session is done. When ctx is done first it does what Close does and
+// returns ctx's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	for _, c := range s.stop() {
+		c.closeIfIdle()
+	}
+	done := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return s.Close()
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), s.Close())
+	}
+}
+
+// Close ends every session: it cancels the contexts of commands and handlers,
+// ends git, closes the connections, and waits for all of them.
+func (s *Server) Close() error {
+	conns := s.stop()
+	s.mu.Lock()
+	for l, cancel := range s.listeners {
+		cancel()
+		delete(s.listeners, l)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.net.Close()
+	}
+	s.work.Wait()
+	return nil
+}
+
+// stop lets nothing new begin and returns the connections that there are.
+func (s *Server) stop() []*connection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	conns := make([]*connection, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+func (s *Server) listen(l net.Listener, cancel context.CancelFunc) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.listeners == nil {
+		s.listeners = map[net.Listener]context.CancelFunc{}
+	}
+	s.listeners[l] = cancel
+	return true
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// accept serves a connection in a goroutine of its own, or refuses it.
+func (s *Server) accept(base context.Context, nc net.Conn) {
+	c := newConnection(s, nc)
+	if err := s.admit(c); err != nil {
+		c.log.Warnf("connection refused: %v", err)
+		nc.Close()
+		return
+	}
+	go func() {
+		defer s.work.Done()
+		defer s.release(c)
+		defer recovered(c.log)
+		c.serve(base)
+	}()
+}
+
+// admit counts a connection in, if there is room for it.
+func (s *Server) admit(c *connection) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return ErrClosed
+	case len(s.conns) >= or(s.MaxConnections, 512):
+		return errors.New("too many connections")
+	case s.perAddr[c.network] >= or(s.MaxPerAddress, 64):
+		return fmt.Errorf("too many connections from %s", c.network)
+	}
+	if s.conns == nil {
+		s.conns, s.perAddr = map[*connection]struct{}{}, map[netip.Prefix]int{}
+	}
+	s.conns[c] = struct{}{}
+	s.perAddr[c.network]++
+	s.work.Add(1)
+	return nil
+}
+
+func (s *Server) release(c *connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.perAddr[c.network]--; s.perAddr[c.network] <= 0 {
+		delete(s.perAddr, c.network)
+	}
+}
+
+// begin counts a piece of work in; it must be followed by s.work.Done.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.work.Add(1)
+	return true
+}
+
+func (s *Server) log() logrus.FieldLogger {
+	if s.Log != nil {
+		return s.Log
+	}
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return l
+}
+
+// or is v, or what it is by default.
+func or[T int | time.Duration](v, fallback T) T {
+	if v > 0 {
+		return v
+	}
+	return fallback
+}
+
+// recovered keeps a panic in one connection from ending the server, and with
+// it every deploy under way. It must be deferred directly.
+func recovered(log logrus.FieldLogger) {
+	if p := recover(); p != nil {
+		logPanic(log, p)
+	}
+}
+
+func logPanic(log logrus.FieldLogger, p any) {
+	log.WithField("stack", string(debug.Stack())).Errorf("panic: %v", p)
+}

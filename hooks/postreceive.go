@@ -1,0 +1,87 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"scotch/deployer"
+)
+
+// deploy hands the app's branch to the deployer and returns what git is to hear.
+func (p *push) deploy(ctx context.Context, d decision, q *request, out *printer) decision {
+	if slices.Contains(q.options, optionWait) {
+		out.note("`-o wait` can't be had yet: this push returns when the app is live")
+	}
+	res, err := p.Deployer.Deploy(ctx, deployer.Request{
+		App: p.App, Ref: d.Ref, Commit: d.New, Old: d.Old, By: p.By,
+		Clean: slices.Contains(q.options, optionClean),
+	}, out)
+	var stage *deployer.StageError
+	var no *deployer.RefusedError
+	switch {
+	case err == nil:
+		p.log.Infof("pushed %.7s live as v%d in %s", d.New, res.Release, res.Took)
+		return d
+	case errors.As(err, &stage):
+		// The deployer has shown the evidence already.
+		return d.refused(stage.Error())
+	case errors.As(err, &no):
+		return d.refused(no.Reason, hintLines(no.Hint)...)
+	case ctx.Err() != nil:
+		return d.refused("dropped: the pusher left before the deploy began")
+	default:
+		p.log.WithError(err).Error("deploying")
+		return d.refused(fmt.Sprintf("deploy failed: %s", deployer.FirstLine(err.Error())))
+	}
+}
+
+// maxStored is how many stored refs are named one by one.
+const maxStored = 5
+
+// postReceive says, once git has moved them, what was stored and not deployed.
+func (p *push) postReceive(q *request, out *printer) {
+	var stored []Update
+	for _, u := range q.updates {
+		switch {
+		case p.deployed[u.Ref]:
+		case u.New == zero:
+			out.note("deleted %s", short(u.Ref))
+		default:
+			stored = append(stored, u)
+		}
+	}
+	for i, u := range stored {
+		if i == maxStored && len(stored) > maxStored+1 {
+			out.note("and %d more, not deployed", len(stored)-maxStored)
+			break
+		}
+		name := plain(u.Ref)
+		out.note("stored %s, not deployed: %s deploys from %s", name, p.App, plain(p.appBranch))
+		out.note("to deploy it: %s deploy %s --ref %s", p.ssh(), p.App, typed(name))
+	}
+}
+
+// plain is a ref's name without its prefix.
+func plain(ref string) string {
+	for _, prefix := range []string{"refs/heads/", "refs/tags/"} {
+		if s, ok := strings.CutPrefix(ref, prefix); ok {
+			return s
+		}
+	}
+	return ref
+}
+
+// typed is a name as a person can paste it into a shell: git allows $(…), quotes
+// and semicolons in the names of refs.
+func typed(name string) string {
+	safe := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._/@+-", r)
+	}
+	if strings.IndexFunc(name, func(r rune) bool { return !safe(r) }) < 0 {
+		return name
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+}
