@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"scotch/config"
@@ -64,6 +67,9 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 		return nil, nil, err
 	}
 	op.report.Step("app", rec.EntryPoint.String()+why(rec.EntryPoint.Why), since(begin))
+	if left := notRun(src); len(left) > 0 {
+		op.report.Note("note: of the Procfile only web is run; left out: %s", strings.Join(left, ", "))
+	}
 
 	if a.Build != "" {
 		if err := op.d.ownTree(a, rec.Source); err != nil {
@@ -77,6 +83,34 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 		return nil, nil, err
 	}
 	return a, rec, op.d.files.SyncFS("sync-instance", op.dir)
+}
+
+// procfileLine is a process type of a Procfile.
+var procfileLine = regexp.MustCompile(`(?m)^([A-Za-z0-9_-]+)[ \t]*:`)
+
+// notRun names the process types of a Procfile that scotch does not run yet.
+func notRun(src string) []string {
+	root, err := os.OpenRoot(src)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	f, err := root.OpenFile("Procfile", os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSourceConfig))
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, m := range procfileLine.FindAllSubmatch(text, -1) {
+		if name := string(m[1]); name != "web" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func why(s string) string {

@@ -120,7 +120,6 @@ func (op *operation) deploy(ctx context.Context, req Request) (Result, error) {
 		return Result{}, &StageError{"register", err}
 	}
 	op.live(rec)
-	d.sweepLater(req.App)
 	return Result{Release: number, URL: rec.URL, Took: rec.Took}, nil
 }
 

@@ -126,7 +126,6 @@ func (op *operation) renew(ctx context.Context) error {
 		return &StageError{"register", err}
 	}
 	op.live(&rec)
-	op.d.sweepLater(op.app)
 	return nil
 }
 

@@ -81,9 +81,14 @@ func followLogs(ctx context.Context, dir string, at map[string]int64, out io.Wri
 			if err != nil || fi.Size() == at[path] {
 				continue
 			}
-			// A rotation took the head away: what is left is new, or was read.
+			// A rotation took the head away, as much as lies in path.1 now.
 			if fi.Size() < at[path] {
-				at[path] = 0
+				if head, err := os.Stat(path + ".1"); err == nil {
+					at[path] -= head.Size()
+				}
+				if at[path] < 0 || at[path] > fi.Size() {
+					at[path] = 0
+				}
 			}
 			w := partial[path]
 			if w == nil {

@@ -30,7 +30,7 @@ type operation struct {
 	kept bool
 }
 
-// errCancelled is the cause of an operation that a person cancelled.
+// cancelledError is the cause of an operation that a person cancelled.
 type cancelledError struct{ by string }
 
 func (e *cancelledError) Error() string { return "cancelled by " + e.by }
@@ -40,7 +40,6 @@ type task struct {
 	app, what, by string
 	title         string // for those who wait behind: "deploying 3f2c1ab"
 	heavy         bool   // takes one of the server's slots for deploys
-	fail          string // "deploy failed", for the log
 	run           func(ctx context.Context, op *operation) error
 }
 
@@ -99,6 +98,7 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	d.setOperation(t.app, nil)
 	op.log.close()
 	leave() // a reader that is slow holds up nobody's turn
+	d.sweepLater(t.app)
 	<-followed
 	return err
 }

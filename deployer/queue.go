@@ -20,6 +20,7 @@ type ticket struct {
 	by    string
 	since time.Time
 	turn  chan struct{} // closed when it is the first
+	quiet bool          // scotch's own housekeeping: nobody is told of it
 }
 
 func (t *ticket) String() string {
@@ -34,16 +35,26 @@ func (t *ticket) String() string {
 // if it does not come at once. The caller calls leave when it is done. When ctx
 // is done first, the ticket is dropped and the cause returned.
 func (q *queue) enter(ctx context.Context, app, what, by string, waiting func(ahead *ticket)) (leave func(), err error) {
-	t := &ticket{what: what, by: by, since: time.Now(), turn: make(chan struct{})}
+	return q.join(ctx, app, &ticket{what: what, by: by, since: time.Now(), turn: make(chan struct{})}, waiting)
+}
+
+// enterQuietly is enter for housekeeping.
+func (q *queue) enterQuietly(ctx context.Context, app string) (leave func(), err error) {
+	return q.join(ctx, app, &ticket{since: time.Now(), turn: make(chan struct{}), quiet: true}, func(*ticket) {})
+}
+
+func (q *queue) join(ctx context.Context, app string, t *ticket, waiting func(ahead *ticket)) (leave func(), err error) {
 	q.mu.Lock()
 	q.lines[app] = append(q.lines[app], t)
-	ahead := len(q.lines[app]) - 2
-	if ahead < 0 {
-		close(t.turn)
+	line := q.lines[app]
+	var before *ticket // the last one ahead that a person has business with
+	for _, other := range line[:len(line)-1] {
+		if !other.quiet {
+			before = other
+		}
 	}
-	var before *ticket
-	if ahead >= 0 {
-		before = q.lines[app][ahead]
+	if len(line) == 1 {
+		close(t.turn)
 	}
 	q.mu.Unlock()
 	leave = func() { q.leave(app, t) }

@@ -66,7 +66,7 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 		return nil, err
 	}
 	for _, f := range plan.Files {
-		if !within(a.RunPath, f.Path) {
+		if !within(inst.Run, f.Path) {
 			continue // to look at, of what is live: written after the switch
 		}
 		if err := d.files.Write("write-instance-file", f.Path, f.Data, f.Mode); err != nil {
@@ -147,7 +147,12 @@ func (op *operation) goLive(ctx context.Context, a *config.App, rec *Record, ref
 	}
 	if err := tx.Commit(); err != nil {
 		// Nothing was acknowledged yet: what serves must be what the ref says.
-		return errors.Join(fmt.Errorf("moving the branch with the switch: %w", err), op.switchBack(old), pub.undo(ctx))
+		err = fmt.Errorf("moving the branch with the switch: %w", err)
+		if back := op.switchBack(old); back != nil {
+			op.kept = true // it serves; the next start of the server moves the ref
+			return errors.Join(err, back)
+		}
+		return errors.Join(err, pub.undo(ctx))
 	}
 	op.kept = true
 	d.claimed(op.app, a)
@@ -187,7 +192,7 @@ func (op *operation) recordRelease(rec *Record) {
 // show what is live and nothing depends on them.
 func (op *operation) showcase(a *config.App, rec *Record) {
 	for _, f := range rec.Plan.Files {
-		if within(a.RunPath, f.Path) {
+		if within(filepath.Join(op.dir, "run"), f.Path) {
 			continue
 		}
 		err := op.d.files.MkdirAll("make-showcase", filepath.Dir(f.Path), op.d.site.DirMode)

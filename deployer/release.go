@@ -218,7 +218,7 @@ func (d *Deployer) sweepLater(app string) {
 // one, nor one that is being deployed or drained. An app that is being worked
 // on is swept when that is done.
 func (d *Deployer) sweep(app string) {
-	leave, err := d.queue.enter(d.ctx, app, "tidying up", "", func(*ticket) {})
+	leave, err := d.queue.enterQuietly(d.ctx, app)
 	if err != nil {
 		return
 	}

@@ -21,6 +21,7 @@ const venvRecord = "scotch-venv.json"
 
 type venv struct {
 	Key      string    `json:"key"`
+	Shared   bool      `json:"shared"` // others with the key may use it
 	From     string    `json:"from"`
 	Made     time.Time `json:"made"`
 	Packages []string  `json:"packages"`
@@ -47,13 +48,18 @@ func (op *operation) virtualenv(ctx context.Context, a *config.App, rec *Record,
 	if op.elsewhere(a, a.VenvPath) {
 		store = filepath.Join(filepath.Dir(a.VenvPath), ".venvs", op.app)
 	}
+	if !clean && deps.Shareable {
+		if dir, v := findVenv(store, deps.Key); v != nil {
+			rec.Venv, rec.Packages = dir, v.Packages
+			op.report.Step("venv", "reused, dependencies unchanged", since(begin))
+			return op.linkVenv(a, dir)
+		}
+	}
+	// One made from nothing has a name of its own: the one that it is to
+	// replace may be in use.
 	dir := filepath.Join(store, deps.Key)
 	if clean || !deps.Shareable {
 		dir += "-" + op.id
-	} else if v, err := readVenv(dir); err == nil {
-		rec.Venv, rec.Packages = dir, v.Packages
-		op.report.Step("venv", "reused, dependencies unchanged", since(begin))
-		return op.linkVenv(a, dir)
 	}
 
 	for _, n := range deps.Notes {
@@ -108,11 +114,22 @@ func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, s
 	if err := f.SyncFS("sync-venv", dir); err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(venv{Key: deps.Key, From: deps.From, Made: time.Now().UTC(), Packages: packages}, "", "  ")
+	data, err := json.MarshalIndent(venv{Key: deps.Key, Shared: deps.Shareable, From: deps.From, Made: time.Now().UTC(), Packages: packages}, "", "  ")
 	if err != nil {
 		return err
 	}
 	return f.Write("record-venv", filepath.Join(dir, venvRecord), data, 0o644)
+}
+
+// findVenv looks for a whole virtualenv with that key; of several, the newest.
+func findVenv(store, key string) (dir string, v *venv) {
+	found, _ := filepath.Glob(filepath.Join(store, key+"*"))
+	for _, d := range found {
+		if c, err := readVenv(d); err == nil && c.Key == key && c.Shared && (v == nil || c.Made.After(v.Made)) {
+			dir, v = d, c
+		}
+	}
+	return dir, v
 }
 
 func readVenv(dir string) (*venv, error) {

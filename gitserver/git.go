@@ -28,6 +28,9 @@ type GitOptions struct {
 	Program string
 	// Path is PATH for git and its hooks. Empty: the server's own.
 	Path string
+	// Mark is added to the environment of git and its hooks: variables by which
+	// a later server finds processes that this one left. nil: none.
+	Mark func() []string
 	// Credential is who git and its hooks run as. nil: as the server.
 	Credential *syscall.Credential
 	// MaxPush is the most bytes of pack that one push may bring. 0: no limit.
@@ -221,6 +224,9 @@ func (o *GitOptions) environment(g *gitRun) []string {
 	}
 	if g.hook != nil {
 		env = append(env, hookFD+"=3")
+	}
+	if o.Mark != nil {
+		env = append(env, o.Mark()...)
 	}
 	return env
 }

@@ -200,6 +200,9 @@ func (p *push) serve(ctx context.Context, q *request, out *printer) int {
 // procReceive judges each ref and deploys the one that deploys.
 func (p *push) procReceive(ctx context.Context, q *request, out *printer) {
 	p.deployed = make(map[string]bool)
+	if p.Created {
+		out.note("made the app %s for this push", p.App)
+	}
 	for _, d := range p.judge(ctx, q) {
 		if d.action == deploy {
 			d = p.deploy(ctx, d, q, out)

@@ -21,7 +21,7 @@ the app's user. Its exit status is the command's. It ends with its client.`,
 				args = slices.Delete(args, 1, 2)
 			}
 			if len(args) < 2 {
-				return usageError{errors.New("no command to run\nusage: run APP -- CMD...")}
+				return usageError{errors.New("no command to run\nusage: run APP -- CMD [ARG]")}
 			}
 			code, err := s.srv.deployer.Exec(cmd.Context(), args[0], args[1:], s.stdin, s.stdout, s.stderr)
 			if err != nil {

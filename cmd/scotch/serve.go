@@ -196,7 +196,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 	if err != nil {
 		return nil, nil, "", err
 	}
-	git := gitserver.GitOptions{Dir: filepath.Join(site.Paths.Run, "git"), MaxPush: site.Server.MaxPush}
+	git := gitserver.GitOptions{Dir: filepath.Join(site.Paths.Run, "git"), MaxPush: site.Server.MaxPush, Mark: p.runner.Mark}
 	if git.Credential, err = p.gitCredential(site); err != nil {
 		return nil, nil, "", err
 	}

@@ -1,0 +1,84 @@
+package deployer
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestTail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.log")
+	var all []string
+	for i := range 30000 {
+		all = append(all, fmt.Sprintf("line %d", i))
+	}
+	os.WriteFile(path, []byte(strings.Join(all, "\n")+"\n"), 0o600)
+	for _, n := range []int{0, 1, 2, 29999, 30000, 40000} {
+		got, err := tail(path, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := all[max(0, len(all)-n):]; len(got) != len(want) || (n > 0 && got[0] != want[0]) {
+			t.Errorf("tail(%d): %d lines", n, len(got))
+		}
+	}
+}
+
+// A process goes on writing to the same descriptor while its log is rotated,
+// and no byte is lost or written twice.
+func TestRotateKeepsEveryByte(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "000001.log")
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	var want bytes.Buffer
+	for i := range 5000 {
+		line := fmt.Sprintf("%d %s\n", i, strings.Repeat("x", i%50))
+		want.WriteString(line)
+		if _, err := log.WriteString(line); err != nil {
+			t.Fatal(err)
+		}
+		if i%1000 == 999 {
+			if err := rotate(path, 10); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var got bytes.Buffer
+	for i := 9; i >= 0; i-- {
+		name := path
+		if i > 0 {
+			name = fmt.Sprintf("%s.%d", path, i)
+		}
+		data, err := os.ReadFile(name)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		got.Write(data)
+	}
+	if !bytes.Equal(got.Bytes(), want.Bytes()) {
+		t.Errorf("%d bytes are left of %d", got.Len(), want.Len())
+	}
+	if _, err := os.Stat(path + ".5"); err != nil {
+		t.Error("five rotations made fewer files")
+	}
+}
+
+func TestRotateKeepsSoMany(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "000001.log")
+	for range 6 {
+		os.WriteFile(path, bytes.Repeat([]byte("y\n"), 8000), 0o640)
+		if err := rotate(path, 3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, _ := filepath.Glob(path + ".*")
+	if len(old) != 3 {
+		t.Errorf("kept %v", old)
+	}
+}

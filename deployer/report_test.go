@@ -1,0 +1,52 @@
+package deployer
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestReportLines(t *testing.T) {
+	var b bytes.Buffer
+	r := NewReport(&b)
+	r.Headline("blog: deploying %s %q as v%d", "3f2c1ab", "Fix \x1b[1mheader", 13)
+	r.Stage("checkout")
+	r.Step("source", "214 files, 1.2 MB", 40*time.Millisecond)
+	r.Step("health", "GET / 200 in 12 ms", -1)
+	w := r.Output()
+	w.Write([]byte("Collecting fl"))
+	w.Write([]byte("ask\n10%\r20%\r\n\nlast \x1b[2J"))
+	w.Close()
+	want := strings.Join([]string{
+		`-----> blog: deploying 3f2c1ab "Fix \x1b[1mheader" as v13`,
+		"       checkout",
+		"         source      214 files, 1.2 MB                                 0.04s",
+		"         health      GET / 200 in 12 ms",
+		"         | Collecting flask",
+		"         | 10%",
+		"         | 20%",
+		`         | last \x1b[2J`,
+		"",
+	}, "\n")
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// A flood without an end of line must not grow in memory.
+func TestOutputBoundsALine(t *testing.T) {
+	var b bytes.Buffer
+	w := NewReport(&b).Output().(*lineWriter)
+	chunk := bytes.Repeat([]byte("x"), 64<<10)
+	for range 16 {
+		w.Write(chunk)
+		if len(w.buf) > maxLine {
+			t.Fatalf("%d bytes are held", len(w.buf))
+		}
+	}
+	w.Close()
+	if got := strings.Count(b.String(), "x"); got != 1<<20 {
+		t.Errorf("%d bytes came out, want %d", got, 1<<20)
+	}
+}
