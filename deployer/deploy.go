@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -53,7 +54,7 @@ func (d *Deployer) DeployRef(ctx context.Context, app, ref, by string, clean boo
 			progress := op.report.Output()
 			defer progress.Close()
 			if a.Source != "" {
-				op.report.Headline("%s: fetching %s", app, a.Source)
+				op.report.Headline("%s: fetching %s", app, redacted(a.Source))
 			} else if ref == "" {
 				ref = "refs/heads/" + branch
 			}
@@ -67,6 +68,17 @@ func (d *Deployer) DeployRef(ctx context.Context, app, ref, by string, clean boo
 		},
 	}, out)
 	return res, err
+}
+
+// redacted is a source as it may be shown: without the user and password of a
+// URL, either of which may be a token.
+func redacted(source string) string {
+	u, err := url.Parse(source)
+	if err != nil || u.User == nil || u.Scheme == "ssh" {
+		return source
+	}
+	u.User = url.User("xxxxx")
+	return u.String()
 }
 
 // Branch is the branch of an app that deploys: the configured one, else the one

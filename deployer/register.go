@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"scotch/config"
@@ -157,6 +158,7 @@ func (op *operation) goLive(ctx context.Context, a *config.App, rec *Record, ref
 	op.kept = true
 	d.claimed(op.app, a)
 	op.recordRelease(rec)
+	op.pointHead(ctx, rec)
 	op.showcase(a, rec)
 	op.report.Step(d.webName(), pub.what, since(begin))
 	return nil
@@ -185,6 +187,18 @@ func (op *operation) recordRelease(rec *Record) {
 	kept.Plan, kept.WebFiles = nil, nil
 	if err := kept.save(op.d.files, "write-release", op.l.release(rec.Release)); err != nil {
 		op.d.log.WithField("app", op.app).Errorf("recording release v%d: %v", rec.Release, err)
+	}
+}
+
+// pointHead makes HEAD of the repository follow the branch that is live, so
+// that a clone checks it out.
+func (op *operation) pointHead(ctx context.Context, rec *Record) {
+	branch, ok := strings.CutPrefix(rec.Ref, "refs/heads/")
+	if !ok || rec.Why != "deploy" {
+		return
+	}
+	if err := op.d.Repositories.Create(context.WithoutCancel(ctx), op.app, branch); err != nil {
+		op.d.log.WithField("app", op.app).Errorf("pointing HEAD to %s: %v", branch, err)
 	}
 }
 

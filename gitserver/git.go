@@ -170,6 +170,7 @@ func (o *GitOptions) settings() []string {
 		"receive.hideRefs=refs",
 		"receive.hideRefs=!refs/heads",
 		"receive.hideRefs=!refs/tags",
+		"uploadpack.hideRefs=refs/scotch", // where fetches of [app] src lie
 		"receive.advertiseAtomic=true",
 		"receive.advertisePushOptions=true",
 		// A deploy may be silent for minutes.

@@ -43,7 +43,7 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 	}
 	p := &plugins{}
 	p.runner = direct.New(site.Paths.Run, direct.Options{})
-	p.git = git.New(site.Paths.Repositories, p.runner, git.Options{User: gitUser(site)})
+	p.git = git.New(site.Paths.Repositories, p.runner, git.Options{User: gitUser(site), FetchEnv: fetchEnv(site)})
 	p.toolchain = python.New(p.runner, python.Options{
 		Path:  os.Getenv("PATH"),
 		Home:  os.Getenv("HOME"),
@@ -81,6 +81,21 @@ func installerCache(site *config.Site, a *config.App) string {
 		return ""
 	}
 	return dir
+}
+
+// fetchEnv is what a fetch of [app] src finds in its environment. A standalone
+// server's owner fetches with the keys and the proxy that their shell has.
+func fetchEnv(site *config.Site) func(app string) []string {
+	if site.Mode != "standalone" {
+		return nil
+	}
+	var env []string
+	for _, name := range []string{"HOME", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return func(string) []string { return env }
 }
 
 // gitUser is who git and its hooks run as: in system mode a user of their own.

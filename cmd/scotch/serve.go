@@ -28,6 +28,9 @@ import (
 	"scotch/hooks"
 )
 
+// maxRefs bounds how many refs one push may name.
+const maxRefs = hooks.MaxRefs(1000)
+
 // server is a running scotch: what commands work on.
 type server struct {
 	site     *config.Site
@@ -207,7 +210,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 		return nil, nil, "", err
 	}
 	handler := &hooks.Handler{
-		Repository: p.git, Deployer: s.deployer, SSH: sshCommand(site), Log: s.log,
+		Repository: p.git, Deployer: s.deployer, SSH: sshCommand(site), Log: s.log, Limits: maxRefs,
 		Branch: func(app string) (string, bool, error) {
 			a, err := site.App(app, config.AppOptions{})
 			if err != nil {
