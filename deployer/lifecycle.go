@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"scotch/config"
@@ -305,8 +304,5 @@ func (d *Deployer) Exec(ctx context.Context, app string, args []string, in io.Re
 	if errors.As(err, &exit) && exit.Status >= 0 {
 		return exit.Status, nil
 	}
-	if err != nil && strings.Contains(err.Error(), "not found") {
-		return 127, err
-	}
-	return 1, err
+	return 0, err
 }

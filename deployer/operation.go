@@ -150,7 +150,7 @@ func (op *operation) run(ctx context.Context, t task) (err error) {
 			if cause := context.Cause(ctx); cause != nil && !op.kept {
 				err = because(err, cause)
 			}
-			op.report.Fail(fmt.Errorf("%s: %w", t.app, err))
+			op.report.Fail(t.app, err)
 		}
 		if !op.kept {
 			op.takeBack()

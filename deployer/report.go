@@ -2,6 +2,7 @@ package deployer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -59,11 +60,16 @@ func (r *Report) Evidence(title string, lines []string) {
 	}
 }
 
-// Fail is the last word of a deploy that failed: why, and what to do next.
-func (r *Report) Fail(err error) {
-	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
-	r.line(" !     " + lines[0])
-	for _, l := range lines[1:] {
+// Fail is the last word of an operation that failed: why, and what to do next.
+func (r *Report) Fail(app string, err error) {
+	r.line(" !     " + app + ": " + FirstLine(err.Error()))
+	whole := err.Error()
+	// The text of a StageError is one line, for git; its cause says it all.
+	if stage, ok := errors.AsType[*StageError](err); ok {
+		whole = stage.Err.Error()
+	}
+	_, rest, _ := strings.Cut(strings.TrimSpace(whole), "\n")
+	for l := range strings.Lines(rest) {
 		r.line("       " + strings.TrimSpace(l))
 	}
 }
