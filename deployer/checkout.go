@@ -165,7 +165,7 @@ func (op *operation) makeDirectories(a *config.App, rec *Record) error {
 			return err
 		}
 		run = a.RunPath
-		op.undo = append(op.undo, func() { f.RemoveAll("discard-run", a.RunPath) })
+		op.outside = append(op.outside, run)
 	}
 	if err := f.Mkdir("make-run", run, mode); err != nil {
 		return err
@@ -179,7 +179,7 @@ func (op *operation) makeDirectories(a *config.App, rec *Record) error {
 	rec.Source = filepath.Join(op.l.sources(), op.id)
 	if op.elsewhere(a, a.SourcePath) {
 		rec.Source = a.SourcePath
-		op.undo = append(op.undo, func() { f.RemoveAll("discard-source", a.SourcePath) })
+		op.outside = append(op.outside, a.SourcePath)
 	}
 	if err := f.Mkdir("make-source", rec.Source, mode); err != nil {
 		return err

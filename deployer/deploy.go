@@ -88,7 +88,7 @@ func (d *Deployer) Branch(ctx context.Context, app string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if a.BranchSet {
+	if a.BranchSet || !d.Repositories.Exists(app) {
 		return a.Branch, nil
 	}
 	if live, err := d.layout(app).live(); err == nil {

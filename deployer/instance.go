@@ -64,9 +64,12 @@ type Record struct {
 	Live    time.Time     `json:"live"`
 	Took    time.Duration `json:"took"` // nanoseconds
 
-	Source       string      `json:"source"` // the tree's own directory
-	Root         string      `json:"root,omitempty"`
-	Venv         string      `json:"venv"` // the virtualenv's own directory
+	Source string `json:"source"` // the tree's own directory
+	Root   string `json:"root,omitempty"`
+	Venv   string `json:"venv"` // the virtualenv's own directory
+	// Outside are paths of this instance that the configuration puts outside
+	// the app's directory; they go with it.
+	Outside      []string    `json:"outside,omitempty"`
 	Interpreter  Interpreter `json:"interpreter"`
 	EntryPoint   EntryPoint  `json:"entry_point"`
 	Dependencies string      `json:"dependencies,omitempty"` // the file that declares them

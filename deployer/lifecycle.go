@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"scotch/config"
@@ -115,6 +116,7 @@ func (op *operation) renew(ctx context.Context) error {
 		return err
 	}
 	rec.Source = store
+	op.outside = slices.DeleteFunc(op.outside, func(p string) bool { return p == a.SourcePath })
 	if err := op.link("link-source", store, "src"); err != nil {
 		return err
 	}

@@ -24,6 +24,8 @@ type operation struct {
 	report  *Report
 	started time.Time
 	cancel  context.CancelCauseFunc
+	// outside are paths of the instance outside the app's directory.
+	outside []string
 	// undo is run, last first, when the operation fails before its switch.
 	undo []func()
 	// kept is set once the instance is live: its directory stays.
@@ -173,6 +175,11 @@ func because(err, cause error) error {
 func (op *operation) takeBack() {
 	for i := len(op.undo) - 1; i >= 0; i-- {
 		op.undo[i]()
+	}
+	for _, p := range op.outside {
+		if err := op.d.files.RemoveAll("discard-outside", p); err != nil {
+			op.d.log.WithField("app", op.app).Warnf("cleaning up after a failed %s: %v", op.what, err)
+		}
 	}
 	if err := op.d.discard(op.l, op.id); err != nil {
 		op.d.log.WithField("app", op.app).Warnf("cleaning up after a failed %s: %v", op.what, err)

@@ -100,7 +100,7 @@ func (d *Deployer) adopt(names []string) (live, others []found) {
 			current := l.liveID()
 			for _, id := range ids {
 				rec, err := readRecord(filepath.Join(l.instance(id), recordName))
-				if err != nil || rec.Plan == nil {
+				if err != nil || !rec.Plan.runs() {
 					continue
 				}
 				// A release that never went live has no right to go on.
@@ -209,6 +209,9 @@ func (d *Deployer) mend(ctx context.Context, app string, running bool) error {
 
 // startRecorded starts the live instance from what its record says.
 func (d *Deployer) startRecorded(app string, l layout, live *Record) error {
+	if live.Plan != nil && !live.Plan.runs() {
+		return nil // [plugins] turned the application server off
+	}
 	if live.Plan == nil {
 		return fmt.Errorf("%s has no record of how to start it\ndeploy it again: %s deploy %s", live.Instance, d.SSH, app)
 	}

@@ -63,6 +63,11 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	if err != nil {
 		return nil, err
 	}
+	rec.Plan = plan
+	if !plan.runs() {
+		op.report.Step(d.serverName(), "off: nothing is started", -1)
+		return nil, nil
+	}
 	if err := config.CheckSocketPath(plan.Socket); err != nil {
 		return nil, err
 	}
@@ -86,7 +91,6 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	if p.Grace == 0 {
 		p.Grace = a.Timeout
 	}
-	rec.Plan = plan
 
 	begin := time.Now()
 	if err := d.files.before("start-process"); err != nil {
@@ -136,6 +140,7 @@ func (op *operation) goLive(ctx context.Context, a *config.App, rec *Record, ref
 	}
 	rec.Live = time.Now()
 	rec.Took = rec.Live.Sub(rec.Started)
+	rec.Outside = op.outside
 	if err := rec.save(d.files, "write-record", filepath.Join(op.dir, recordName)); err != nil {
 		return errors.Join(err, pub.undo(ctx))
 	}

@@ -13,7 +13,7 @@ import (
 // Status is an app as a list shows it.
 type Status struct {
 	App     string `json:"app"`
-	State   string `json:"state"` // "running", "stopped", "down", "never deployed", "broken configuration"
+	State   string `json:"state"` // "running", "stopped", "down", "not run by scotch", "never deployed", "broken configuration"
 	Release int    `json:"release,omitempty"`
 	Commit  string `json:"commit,omitempty"`
 	Subject string `json:"subject,omitempty"`
@@ -57,6 +57,8 @@ func (d *Deployer) status(app string) Status {
 	case s.State != "":
 	case isThere(l.stopped()):
 		s.State = "stopped"
+	case live.Plan != nil && !live.Plan.runs():
+		s.State = "not run by scotch"
 	case d.runs(app, live):
 		s.State = "running"
 	default:
@@ -243,11 +245,16 @@ func (d *Deployer) sweepNow(app string) error {
 	}
 	keep[ids[len(ids)-1]] = true // ids never come back
 	usedSources, usedVenvs := map[string]bool{}, map[string]bool{}
+	stores := map[string]bool{filepath.Join(l.dir, ".venvs"): true}
 	failed := 0
+	var gone []*Record
 	var errs []error
 	for i := len(ids) - 1; i >= 0; i-- {
 		id := ids[i]
 		rec, recErr := readRecord(filepath.Join(l.instance(id), recordName))
+		if recErr == nil {
+			stores[filepath.Dir(rec.Venv)] = true
+		}
 		if recErr != nil && !keep[id] {
 			if failed++; failed <= keepFailed {
 				continue // its log
@@ -259,7 +266,17 @@ func (d *Deployer) sweepNow(app string) error {
 			}
 			continue
 		}
+		if recErr == nil {
+			gone = append(gone, rec)
+		}
 		errs = append(errs, d.removeInstance(app, l, id))
+	}
+	for _, rec := range gone {
+		for _, p := range append(rec.Outside, rec.Source) {
+			if !usedSources[p] {
+				errs = append(errs, d.files.RemoveAll("free-outside", p))
+			}
+		}
 	}
 	entries, _ := os.ReadDir(l.sources())
 	for _, e := range entries {
@@ -267,8 +284,11 @@ func (d *Deployer) sweepNow(app string) error {
 			errs = append(errs, d.files.RemoveAll("free-source", dir))
 		}
 	}
-	_, err = d.sweepVenvs(l, usedVenvs)
-	return errors.Join(append(errs, err)...)
+	for store := range stores {
+		_, err := d.sweepVenvs(store, usedVenvs)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // keptInstances are those that must stay: live, draining, and the newest ones
@@ -308,14 +328,8 @@ func (d *Deployer) keptInstances(app string, l layout) (map[string]bool, error) 
 
 func (d *Deployer) removeInstance(app string, l layout, id string) error {
 	dir := l.instance(id)
-	// Where [app] instance_path and others put parts elsewhere, dir and the
-	// parts in it are links to them.
+	// Where [app] instance_path puts it elsewhere, dir is a link.
 	var places []string
-	for _, part := range []string{"run", "venv", "src"} {
-		if to, err := os.Readlink(filepath.Join(dir, part)); err == nil && filepath.IsAbs(to) && part == "run" {
-			places = append(places, to)
-		}
-	}
 	if to, err := os.Readlink(dir); err == nil {
 		places = append(places, to)
 	}

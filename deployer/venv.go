@@ -145,17 +145,19 @@ func readVenv(dir string) (*venv, error) {
 // venv_path too where that lies elsewhere.
 func (op *operation) linkVenv(a *config.App, dir string) error {
 	if op.elsewhere(a, a.VenvPath) {
+		if err := op.d.files.MkdirAll("make-venv-path", filepath.Dir(a.VenvPath), op.d.site.DirMode); err != nil {
+			return err
+		}
 		if err := op.d.files.Symlink("link-venv-path", dir, a.VenvPath); err != nil {
 			return err
 		}
-		op.undo = append(op.undo, func() { op.d.files.Remove("discard-venv-path", a.VenvPath) })
+		op.outside = append(op.outside, a.VenvPath)
 	}
 	return op.link("link-venv", dir, "venv")
 }
 
 // sweepVenvs removes the virtualenvs of a store that no instance links to.
-func (d *Deployer) sweepVenvs(l layout, used map[string]bool) (freed int, err error) {
-	store := filepath.Join(l.dir, ".venvs")
+func (d *Deployer) sweepVenvs(store string, used map[string]bool) (freed int, err error) {
 	entries, err := os.ReadDir(store)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil

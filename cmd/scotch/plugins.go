@@ -36,10 +36,8 @@ func pluginDefaults() []config.Defaults {
 }
 
 func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
-	for _, name := range []string{"git", "uwsgi", "nginx"} {
-		if on, known := site.Plugins[name]; known && !on {
-			return nil, fmt.Errorf("[plugins] turns %q off, and nothing else does its work\nturn it on: %s = on", name, name)
-		}
+	if !isOn(site, "git") {
+		return nil, errors.New("[plugins] turns git off, and there is no other source yet\nturn it on: git = on")
 	}
 	p := &plugins{}
 	p.runner = direct.New(site.Paths.Run, direct.Options{})
@@ -50,13 +48,27 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 		Cache: func(a *config.App) string { return installerCache(site, a) },
 	})
 	var err error
-	if p.app, err = uwsgi.New(site, p.runner); err != nil {
-		return nil, err
+	p.app = deployer.NoAppServer{}
+	if isOn(site, "uwsgi") {
+		if p.app, err = uwsgi.New(site, p.runner); err != nil {
+			return nil, err
+		}
 	}
-	if p.web, err = nginx.New(site); err != nil {
-		return nil, err
+	p.web = deployer.NoWebServer{Socket: func(app string) string {
+		return p.app.Socket(filepath.Join(site.Paths.Instances, app, "current", "run"))
+	}}
+	if isOn(site, "nginx") {
+		if p.web, err = nginx.New(site); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
+}
+
+// isOn tells whether [plugins] has a part on, as it is where nothing is said.
+func isOn(site *config.Site, name string) bool {
+	on, said := site.Plugins[name]
+	return on || !said
 }
 
 func (p *plugins) options(site *config.Site, log logrus.FieldLogger) deployer.Options {
