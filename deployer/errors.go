@@ -1,9 +1,14 @@
 package deployer
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
+
+// ErrNoProgram is what a Runner's error matches when the program of a command is
+// not to be found.
+var ErrNoProgram = errors.New("no such program")
 
 // ExitError is a command that ended with a status other than 0.
 type ExitError struct {

@@ -102,7 +102,7 @@ func (op *operation) renew(ctx context.Context) error {
 	op.report.Headline("%s: %sing v%d, %s %q", op.app, op.what, live.Release, short(live.Commit), live.Subject)
 	rec := *live
 	rec.Instance, rec.Dir, rec.Why, rec.Started = op.id, op.dir, op.what, op.started
-	a, err := op.configureTree(live)
+	a, err := op.d.configureTree(live, op.id)
 	if err != nil {
 		return err
 	}
@@ -130,18 +130,18 @@ func (op *operation) renew(ctx context.Context) error {
 	return nil
 }
 
-// configureTree reads the app's configuration for a new instance of a release
-// whose source is there already.
-func (op *operation) configureTree(live *Record) (*config.App, error) {
+// configureTree reads the app's configuration for an instance of a release
+// whose source is there already; an empty id is that of the live one.
+func (d *Deployer) configureTree(live *Record, id string) (*config.App, error) {
 	name := filepath.Join(live.Source, filepath.FromSlash(live.Root), "scotch.cfg")
 	data, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	if err != nil {
-		return op.d.site.App(op.app, config.AppOptions{InstanceID: op.id})
+		return d.site.App(live.App, config.AppOptions{InstanceID: id})
 	}
-	return op.d.site.App(op.app, config.AppOptions{InstanceID: op.id, Source: data, SourceName: "scotch.cfg"})
+	return d.site.App(live.App, config.AppOptions{InstanceID: id, Source: data, SourceName: "scotch.cfg"})
 }
 
 // liveRecord is the record of what an app serves.
@@ -219,23 +219,31 @@ func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string,
 		return "", err
 	}
 	d.endRetiring(app)
+	outside, err := l.outside()
+	if err != nil {
+		return "", err
+	}
 	stamp := app + "-" + time.Now().UTC().Format("20060102T150405.000")
-	// The app's file goes first: from then on there is no such app, and a
-	// crash leaves only what can be destroyed by hand.
 	file, err := d.site.AppFile(app)
 	if err != nil {
 		return "", err
 	}
-	places := []string{file, d.Repositories.Path(app), l.dir, filepath.Join(d.site.Paths.Logs, app)}
-	if a != nil {
+	places := []string{l.dir, d.Repositories.Path(app), filepath.Join(d.site.Paths.Logs, app)}
+	// A data directory that does not carry the app's name may be others' too.
+	if a != nil && filepath.Base(a.DataPath) == app {
 		places = append(places, a.DataPath)
 	}
+	// The app's file goes last: until then it can be destroyed again.
+	places = append(places, file)
 	var kept string
 	var errs []error
+	for _, p := range outside {
+		errs = append(errs, d.files.RemoveAll("destroy-outside", p))
+	}
 	for i, place := range places {
 		to, err := d.putAway(place, stamp, purge)
 		errs = append(errs, err)
-		if i == 0 {
+		if i == len(places)-1 {
 			kept = to
 		}
 	}
@@ -243,6 +251,30 @@ func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string,
 	delete(d.apps, app)
 	d.mu.Unlock()
 	return kept, errors.Join(errs...)
+}
+
+// outside lists what the app's instances have outside its directory: what a
+// deploy makes anew, so it is not kept.
+func (l layout) outside() ([]string, error) {
+	ids, err := l.instanceIDs()
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, id := range ids {
+		if place, err := os.Readlink(l.instance(id)); err == nil {
+			paths = append(paths, place)
+		}
+		rec, err := readRecord(filepath.Join(l.instance(id), recordName))
+		if err != nil {
+			continue
+		}
+		paths = append(paths, rec.Outside...)
+		if !within(l.dir, rec.Venv) {
+			paths = append(paths, filepath.Dir(rec.Venv))
+		}
+	}
+	return paths, nil
 }
 
 func (d *Deployer) putAway(place, stamp string, purge bool) (string, error) {
@@ -285,7 +317,7 @@ func (d *Deployer) Exec(ctx context.Context, app string, args []string, in io.Re
 	if err != nil {
 		return 0, err
 	}
-	a, err := d.app(app)
+	a, err := d.configureTree(live, "")
 	if err != nil {
 		return 0, err
 	}
@@ -305,6 +337,11 @@ func (d *Deployer) Exec(ctx context.Context, app string, args []string, in io.Re
 	var exit *ExitError
 	if errors.As(err, &exit) && exit.Status >= 0 {
 		return exit.Status, nil
+	}
+	if errors.Is(err, ErrNoProgram) {
+		// As a shell has it.
+		fmt.Fprintf(errOut, "scotch: %s\n", FirstLine(err.Error()))
+		return 127, nil
 	}
 	return 0, err
 }

@@ -251,6 +251,8 @@ type WebServer interface {
 // (standalone): the process to supervise, nil where the distribution runs it.
 type Hosted interface {
 	Process() *Process
+	// Addresses are where the process listens, HOST:PORT each.
+	Addresses() []string
 }
 
 // Command is a process that is waited for.

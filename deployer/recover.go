@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -173,8 +174,9 @@ func (d *Deployer) startWeb(ctx context.Context, p *Process) error {
 		}
 		return nil
 	}
-	// The check opens the ports too: one that is taken is an error here, and
-	// not a process that ends again and again.
+	if err := addressesFree(d.WebServer.(Hosted).Addresses()); err != nil {
+		return err
+	}
 	if err := d.testWeb(ctx, pub.order); err != nil {
 		return err
 	}
@@ -182,6 +184,19 @@ func (d *Deployer) startWeb(ctx context.Context, p *Process) error {
 		return fmt.Errorf("starting %s: %w", p.Name, err)
 	}
 	d.web = d.watch(p.Name, *p, "", nil, running)
+	return nil
+}
+
+// addressesFree tells of an address that is taken before a web server is
+// started that would end again and again.
+func addressesFree(addresses []string) error {
+	for _, a := range addresses {
+		l, err := net.Listen("tcp", a)
+		if err != nil {
+			return fmt.Errorf("the web server cannot listen at %q: %w\nanother program has that address, or it is not yours to take; [nginx] listen says which to take", a, err)
+		}
+		l.Close()
+	}
 	return nil
 }
 

@@ -51,7 +51,7 @@ func (d *Deployer) publish(ctx context.Context, a *config.App, l layout, rec, ol
 	p = &publication{d: d, what: "switched", before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
 	defer func() {
 		if err != nil {
-			p.unlock()
+			d.webMu.Unlock()
 		}
 	}()
 	if err := d.checkClaims(a); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"scotch/config"
 	"scotch/deployer"
 )
 
@@ -76,6 +77,10 @@ func (p *push) judge(ctx context.Context, q *request) []decision {
 		return refuseAll(fmt.Sprintf("key %q may not push to %q", p.By, p.App))
 	}
 	branch, err := p.branch(ctx, q.updates)
+	if wrong, ok := errors.AsType[config.Errors](err); ok {
+		return refuseAll(fmt.Sprintf("the configuration of app %q is broken", p.App),
+			append(hintLines(wrong.Error()), "mend the file on the server, then push again")...)
+	}
 	if err != nil {
 		return refuseAll(p.internal("looking for the app's branch", err))
 	}

@@ -121,6 +121,9 @@ func (s *session) addKeysRemove(parent *cobra.Command) {
 			if err != nil {
 				return err
 			}
+			if n == 0 {
+				return fmt.Errorf("there is no key %q\n%q lists them", args[0], "keys list")
+			}
 			fmt.Fprintf(s.stdout, "removed %d of %s's keys\n", n, args[0])
 			return nil
 		},

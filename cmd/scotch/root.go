@@ -104,7 +104,7 @@ func (s *session) tree() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "scotch",
 		Short: "push-to-deploy for Python web apps on a server of your own",
-		Long: `scotch makes what you push live:
+		Long: `scotch is push-to-deploy for Python web apps, on a server of your own:
 
   git remote add scotch ssh://scotch@SERVER:2222/APP
   git push scotch main
@@ -113,9 +113,10 @@ Every command but serve works here and over ssh, with the same words:
 
   scotch list
   ssh -p 2222 scotch@SERVER list`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.ArbitraryArgs,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		Args:                       cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return cmd.Help()

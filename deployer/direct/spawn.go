@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"runtime"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scotch/deployer"
 )
 
 // spawn is what every start needs, of Run and of Start.
@@ -197,7 +198,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%q is in no directory of PATH %q: %w", name, path, exec.ErrNotFound)
+	return "", fmt.Errorf("%w: %q is in no directory of PATH %q", deployer.ErrNoProgram, name, path)
 }
 
 func executable(path string) error {

@@ -2,6 +2,7 @@ package nginx
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,4 +41,13 @@ func (n *NGINX) Process() *deployer.Process {
 		Name: "nginx", Args: n.own(), Dir: n.configPath, Env: environment(),
 		Log: n.log(), Grace: 5 * time.Second,
 	}
+}
+
+// Addresses are where nginx listens.
+func (n *NGINX) Addresses() []string {
+	var list []string
+	for _, a := range n.listen {
+		list = append(list, a.host+":"+strconv.Itoa(a.port))
+	}
+	return list
 }
