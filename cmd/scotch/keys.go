@@ -17,8 +17,14 @@ func (s *session) addKeys(root *cobra.Command) {
 	keys := &cobra.Command{
 		Use:   "keys",
 		Short: "who may connect",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{unknownCommand(cmd, args[0])}
+			}
+			return nil
+		},
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SuggestionsMinimumDistance: 2,
 	}
 	s.addKeysAdd(keys)
 	s.addKeysList(keys)

@@ -144,12 +144,14 @@ Every command but serve works here and over ssh, with the same words:
 	return root
 }
 
-func unknownCommand(root *cobra.Command, name string) error {
-	text := fmt.Sprintf("there is no command %q", name)
-	if near := root.SuggestionsFor(name); len(near) > 0 {
-		text += fmt.Sprintf("\ndid you mean %q?", near[0])
+// unknownCommand tells of a word that is no command of parent.
+func unknownCommand(parent *cobra.Command, name string) error {
+	of := strings.TrimPrefix(parent.CommandPath(), "scotch")
+	text := fmt.Sprintf("there is no command %q", strings.TrimSpace(of+" "+name))
+	if near := parent.SuggestionsFor(name); len(near) > 0 {
+		text += fmt.Sprintf("\ndid you mean %q?", strings.TrimSpace(of+" "+near[0]))
 	}
-	return fmt.Errorf("%s\n%q lists the commands", text, "scotch help")
+	return fmt.Errorf("%s\n%q lists the commands", text, "scotch help"+of)
 }
 
 // add puts a command into the tree, behind the check of who may run it. In a
