@@ -76,6 +76,11 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	if d.ctx.Err() != nil {
 		return context.Cause(d.ctx)
 	}
+	if t.what == "deploy" {
+		if err := d.Room(); err != nil {
+			return err
+		}
+	}
 
 	op, err := d.newOperation(t)
 	if err != nil {

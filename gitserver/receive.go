@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +30,12 @@ func (s *session) receive(ctx, base context.Context, app string) int {
 			return s.fail(1, fmt.Errorf("your key may read %q and not push to it\nask an admin of this server", app))
 		}
 		return s.denied(app)
+	}
+	if s.server.Room != nil {
+		if err := s.server.Room(); err != nil {
+			s.log.WithError(err).Warn("push refused")
+			return s.fail(1, err)
+		}
 	}
 	if s.server.Repositories.Exists(app) {
 		return s.push(ctx, base, app, nil, nil, false)
@@ -125,11 +132,12 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		case <-ended:
 		}
 	})
+	in := &counter{r: s}
 	status, err := s.server.Git.run(gitCtx, &gitRun{
 		service:  receivePack,
 		options:  options,
 		dir:      p.Dir,
-		stdin:    io.MultiReader(bytes.NewReader(begun), s),
+		stdin:    io.MultiReader(bytes.NewReader(begun), in),
 		stdout:   &untilGone{w: s},
 		stderr:   &untilGone{w: s.Stderr()},
 		protocol: s.protocol(),
@@ -138,12 +146,27 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 	})
 	close(ended)
 	watch.Wait()
+	if limit := s.server.Git.MaxPush; limit > 0 && in.n.Load() > limit {
+		fmt.Fprintf(s.Stderr(), "scotch: the push is larger than the %d MB that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push\n", limit>>20)
+	}
 	if err != nil {
 		status = s.broken(ctx, status, err)
 	}
 	s.Exit(status)
 	handler.Wait()
 	return status
+}
+
+// counter counts what is read through it.
+type counter struct {
+	r io.Reader
+	n atomic.Int64 // bytes
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // broken reports that git itself failed.

@@ -73,6 +73,9 @@ type Server struct {
 	// configuration and its repository. An app that is there already by then is
 	// no error. nil: apps are not made by a push.
 	CreateApp func(ctx context.Context, app, by string) error
+	// Room is asked before a push's pack arrives; its error refuses the push. nil:
+	// there is always room.
+	Room func() error
 	// Log gets a line for each connection, session and refusal. nil: none.
 	Log logrus.FieldLogger
 

@@ -88,7 +88,6 @@ type world struct {
 	ssh, http int
 	env       []string
 
-	mu     sync.Mutex
 	server *exec.Cmd
 	exited chan struct{}
 	ending bool // it was sent its signal

@@ -134,6 +134,9 @@ func runSeed(t *testing.T, program, wheels, script string) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
+	if testing.Verbose() {
+		t.Log(out.String())
+	}
 }
 
 // seedWheels makes wheels (PEP 427) of a package, and gets uWSGI's from the
@@ -174,9 +177,9 @@ func seedWorld(root string) int {
 		fmt.Fprintln(os.Stderr, "making the world of the script:", err)
 		return 1
 	}
-	env := append(os.Environ(), seedStage+"=script")
+	os.Setenv(seedStage, "script")
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"test", "-test.run=^TestSeed$", "-test.v"}, &syscall.ProcAttr{
-		Dir: "/root", Env: env, Files: []uintptr{0, 1, 2},
+		Dir: "/root", Env: os.Environ(), Files: []uintptr{0, 1, 2},
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "starting the script:", err)
@@ -269,6 +272,7 @@ func enterSeedWorld(root string) error {
 		// it owns every host on port 80.
 		{"find", in("/etc/nginx/sites-enabled"), in("/etc/nginx/conf.d"), "-mindepth", "1", "-delete"},
 		{"rm", "-rf", in("/etc/scotch"), in("/etc/scotch.cfg"), in("/etc/uwsgi")},
+		{"sed", "-i", `/^scotch[-:]/d`, in("/etc/passwd"), in("/etc/shadow"), in("/etc/group"), in("/etc/gshadow")},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
@@ -281,11 +285,9 @@ func enterSeedWorld(root string) error {
 		return err
 	}
 	// The user that git runs as.
-	if _, err := os.Stat("/var/lib/scotch"); errors.Is(err, fs.ErrNotExist) {
-		add := exec.Command("useradd", "--system", "--user-group", "--create-home", "--home-dir", "/var/lib/scotch", "--shell", "/usr/sbin/nologin", "scotch")
-		if out, err := add.CombinedOutput(); err != nil {
-			return fmt.Errorf("useradd scotch: %w: %s", err, out)
-		}
+	add := exec.Command("useradd", "--system", "--user-group", "--create-home", "--home-dir", "/var/lib/scotch", "--shell", "/usr/sbin/nologin", "scotch")
+	if out, err := add.CombinedOutput(); err != nil {
+		return fmt.Errorf("useradd scotch: %w: %s", err, out)
 	}
 	return loopbackUp()
 }

@@ -225,6 +225,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 	}
 	return &gitserver.Server{
 		HostKey: key, Keys: s.keys, Repositories: p.git, Git: git, Pushes: handler, Commands: s.command, Log: s.log,
+		Room:      s.deployer.Room,
 		CreateApp: func(ctx context.Context, app, by string) error { return s.deployer.Create(ctx, app, false) },
 	}, l, fingerprint, nil
 }
