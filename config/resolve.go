@@ -203,7 +203,7 @@ func (s *Site) resolveApp(a *App, errs *Errors) {
 		l := a.Origin(section, key).Layer
 		return l != LayerDefaults && l != LayerPlugin && l != ""
 	}
-	a.DirMode = value(t, "site", "dirmode", parseMode)
+	a.DirMode = t.dirMode(s.Mode)
 	optional(t, "site", "domain", parseHost)
 
 	a.Source = optional(t, "app", "src", parseSource)

@@ -159,7 +159,7 @@ func (s *Site) resolve(errs *Errors) {
 		return m, nil
 	})
 	s.Domain = optional(t, "site", "domain", parseHost)
-	s.DirMode = value(t, "site", "dirmode", parseMode)
+	s.DirMode = t.dirMode(s.Mode)
 	s.Umask = value(t, "site", "umask", parseUmask)
 	s.Paths = Paths{
 		Configuration: value(t, "paths", "configuration", parsePath),
@@ -265,6 +265,22 @@ func optional[T any](t *typed, section, key string, parse func(string) (T, error
 		return zero
 	}
 	return value(t, section, key, parse)
+}
+
+// dirMode reads the mode of new directories. On a server with several users the
+// others must get through them: the web server to the sockets, the apps' users to
+// their code, git to the repositories.
+func (t *typed) dirMode(mode string) fs.FileMode {
+	return value(t, "site", "dirmode", func(s string) (fs.FileMode, error) {
+		m, err := parseMode(s)
+		if err == nil && m&0o700 != 0o700 {
+			err = fmt.Errorf("%q keeps scotch itself out of the directories that it makes\nwrite 0711 or more", s)
+		}
+		if err == nil && mode == "system" && m&0o011 != 0o011 {
+			err = fmt.Errorf("%q keeps the web server and the apps' users out of the directories that lead to theirs\nwrite 0711 or more: what is in an app's directories is closed to others anyway", s)
+		}
+		return m, err
+	})
 }
 
 func text(s string) (string, error) { return s, nil }

@@ -139,20 +139,11 @@ func (op *operation) configure(ctx context.Context, c Commit) (*config.App, erro
 	return op.d.site.App(op.app, config.AppOptions{InstanceID: op.id, Source: data, SourceName: name})
 }
 
-// instancePlace is where [app] instance_path puts an instance.
-func (d *Deployer) instancePlace(app, id string) (string, error) {
-	a, err := d.site.App(app, config.AppOptions{InstanceID: id})
-	if err != nil {
-		return "", err
-	}
-	return a.InstancePath, nil
-}
-
 // makeDirectories makes what an instance has beside its source and venv. Where
 // the configuration puts a part elsewhere, the instance links to it, so that
 // <instances>/NAME/current/run leads to the socket however it is configured.
 func (op *operation) makeDirectories(a *config.App, rec *Record) error {
-	f, mode := op.d.files, op.d.site.DirMode
+	f, mode := op.d.files, a.DirMode
 	if err := f.MkdirAll("make-data", a.DataPath, mode); err != nil {
 		return err
 	}
@@ -234,7 +225,7 @@ func (op *operation) persist(a *config.App, src string) error {
 		if root, rerr := filepath.EvalSymlinks(src); err == nil && rerr == nil && !within(root, parent) {
 			return fmt.Errorf("[app] persist names %q, which a link leads out of the source", p)
 		}
-		if err := op.d.files.MkdirAll("make-persist", filepath.Dir(inData), op.d.site.DirMode); err != nil {
+		if err := op.d.files.MkdirAll("make-persist", filepath.Dir(inData), a.DirMode); err != nil {
 			return err
 		}
 		_, dataErr := os.Lstat(inData)
@@ -252,14 +243,14 @@ func (op *operation) persist(a *config.App, src string) error {
 				}
 			}
 		case dataErr != nil && filepath.Ext(p) == "":
-			if err := op.d.files.MkdirAll("make-persist", inData, op.d.site.DirMode); err != nil {
+			if err := op.d.files.MkdirAll("make-persist", inData, a.DirMode); err != nil {
 				return err
 			}
 		}
 		if err := os.RemoveAll(inSource); err != nil {
 			return err
 		}
-		if err := os.MkdirAll(filepath.Dir(inSource), op.d.site.DirMode); err != nil {
+		if err := os.MkdirAll(filepath.Dir(inSource), a.DirMode); err != nil {
 			return err
 		}
 		if err := os.Symlink(inData, inSource); err != nil {

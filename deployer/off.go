@@ -16,7 +16,12 @@ import (
 type NoWebServer struct {
 	// Socket is where an app answers, through the link current.
 	Socket func(app string) string
+	// SocketGroup is the group that may connect there, empty for none.
+	SocketGroup string
 }
+
+// Group makes it a Grouped: the operator's web server runs as somebody else too.
+func (n NoWebServer) Group() string { return n.SocketGroup }
 
 func (NoWebServer) Name() string                         { return "web" }
 func (NoWebServer) Render(Route) ([]File, error)         { return nil, nil }

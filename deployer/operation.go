@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"scotch/config"
 )
 
 // operation is one change of an app: a deploy, a restart. It owns the app's
@@ -127,11 +129,11 @@ func (d *Deployer) newOperation(t task) (*operation, error) {
 	}
 	op := &operation{d: d, app: t.app, what: t.what, by: t.by, id: id, l: l, dir: l.instance(id), started: time.Now()}
 	// The place of the instance may be configured; l.dir/ID always leads there.
-	place := op.dir
-	if p, err := d.instancePlace(t.app, id); err == nil {
-		place = p
+	place, mode := op.dir, d.site.DirMode
+	if a, err := d.site.App(t.app, config.AppOptions{InstanceID: id}); err == nil {
+		place, mode = a.InstancePath, a.DirMode
 	}
-	if err := d.files.Mkdir("make-instance", place, d.site.DirMode); err != nil {
+	if err := d.files.Mkdir("make-instance", place, mode); err != nil {
 		return nil, fmt.Errorf("making the new instance: %w", err)
 	}
 	if place != op.dir {

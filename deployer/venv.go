@@ -83,7 +83,7 @@ func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, s
 	if err := f.RemoveAll("clear-venv", dir); err != nil {
 		return err
 	}
-	if err := f.MkdirAll("make-venvs", filepath.Dir(dir), op.d.site.DirMode); err != nil {
+	if err := f.MkdirAll("make-venvs", filepath.Dir(dir), a.DirMode); err != nil {
 		return err
 	}
 	switch {
@@ -145,7 +145,7 @@ func readVenv(dir string) (*venv, error) {
 // venv_path too where that lies elsewhere.
 func (op *operation) linkVenv(a *config.App, dir string) error {
 	if op.elsewhere(a, a.VenvPath) {
-		if err := op.d.files.MkdirAll("make-venv-path", filepath.Dir(a.VenvPath), op.d.site.DirMode); err != nil {
+		if err := op.d.files.MkdirAll("make-venv-path", filepath.Dir(a.VenvPath), a.DirMode); err != nil {
 			return err
 		}
 		if err := op.d.files.Symlink("link-venv-path", dir, a.VenvPath); err != nil {

@@ -97,7 +97,9 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	if err != nil {
 		return err
 	}
-	syscall.Umask(site.Umask)
+	// [site] umask is for the processes that are started. What the server makes
+	// itself has the mode that it says, such as [site] dirmode.
+	syscall.Umask(0o022)
 	unlock, err := lockSite(site)
 	if err != nil {
 		return err
@@ -174,7 +176,7 @@ func (s *server) stop(p *plugins, whole bool) error {
 
 // lockSite keeps two servers from working on the same files.
 func lockSite(site *config.Site) (unlock func(), err error) {
-	if err := os.MkdirAll(site.Paths.Run, site.DirMode); err != nil {
+	if err := new(deployer.Files).MkdirAll("make-run", site.Paths.Run, site.DirMode); err != nil {
 		return nil, err
 	}
 	lock := flock.New(filepath.Join(site.Paths.Run, "server.lock"))
@@ -206,7 +208,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 	if err := git.Prepare(self); err != nil {
 		return nil, nil, "", err
 	}
-	if err := os.MkdirAll(site.Paths.Repositories, site.DirMode); err != nil {
+	if err := new(deployer.Files).MkdirAll("make-repositories", site.Paths.Repositories, site.DirMode); err != nil {
 		return nil, nil, "", err
 	}
 	handler := &hooks.Handler{
