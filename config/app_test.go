@@ -92,7 +92,7 @@ build_memory = 2g
 [git]
 branch = live
 [site]
-dirmode = 0750
+dirmode = 0751
 [uwsgi_config]
 harakiri = 30
 chdir = ${app:src_path}
@@ -115,7 +115,7 @@ include = /etc/lines
 
 		StepTimeout: time.Hour, ReleaseTimeout: 2 * time.Hour,
 		Limits: map[string]string{"memory": "512m", "cpu": "150%", "tasks": "100", "build_memory": "2g"},
-		Branch: "live", BranchSet: true, DirMode: 0o750,
+		Branch: "live", BranchSet: true, DirMode: 0o751,
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b *Values) bool { return a == b }), cmp.AllowUnexported(StatusSet{})); diff != "" {
 		t.Error(diff)

@@ -101,7 +101,7 @@ type NoAppError struct {
 }
 
 func (e *NoAppError) Error() string {
-	return fmt.Sprintf("no app %q: there is no %s\nmake one with scotch create %s", e.Name, e.Path, e.Name)
+	return fmt.Sprintf("there is no app %q\n%q shows those there are; %q makes it", e.Name, "list", "create "+e.Name)
 }
 
 // printable makes control characters visible, but for the line breaks that

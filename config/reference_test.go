@@ -133,7 +133,7 @@ What differs from Python's module, on purpose:
 - files over 1 MiB, with more than 5000 keys and sections, or with a NUL byte are errors, and so are values that interpolate to more than 1 MiB;
 - all errors are reported at once, with file, line and key.
 
-White space at the ends of a line is stripped. ` + "`${text:empty}`" + ` protects it; ` + "`scotch env APP set`" + ` writes that by itself.
+White space at the ends of a line is stripped. ` + "`${text:empty}`" + ` protects it.
 
 ## Values
 

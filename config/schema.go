@@ -149,14 +149,13 @@ func Schema(plugins []Defaults) []Key {
 		all = append(all, k)
 	}
 	for _, p := range plugins {
-		if !slices.ContainsFunc(all, func(k Key) bool { return k.Section == "plugins" && k.Name == p.Name }) {
-			all = append(all, Key{Section: "plugins", Name: p.Name, Type: "on or off", Default: "on", Set: SetInSite,
-				Doc: fmt.Sprintf("Whether the plugin %s is used.", p.Name)})
-		}
 		for _, d := range documentedKeys(p.Text) {
 			k := Key{Section: d.section, Name: d.key, Type: "text", Default: d.value, Unset: d.commented, Doc: d.doc, Set: SetInApp}
 			if d.siteOnly {
 				k.Set = SetInSite
+			}
+			if d.section == "plugins" {
+				k.Type, k.Set = "on or off", SetInSite
 			}
 			if d.key == "" {
 				if !takesAnyKey(d.section) {
@@ -167,6 +166,10 @@ func Schema(plugins []Defaults) []Key {
 			if !slices.ContainsFunc(all, func(o Key) bool { return o.Section == k.Section && o.Name == k.Name }) {
 				all = append(all, k)
 			}
+		}
+		if !slices.ContainsFunc(all, func(k Key) bool { return k.Section == "plugins" && k.Name == p.Name }) {
+			all = append(all, Key{Section: "plugins", Name: p.Name, Type: "on or off", Default: "on", Set: SetInSite,
+				Doc: fmt.Sprintf("Whether the plugin %s is used.", p.Name)})
 		}
 	}
 	return all
@@ -304,7 +307,9 @@ func (s *schema) check(d *document, l Layer) Errors {
 			bad.Hint = "write the value where it is used"
 		case !known:
 			bad.Problem = "there is no such key"
-			bad.Hint = s.nearest(e.section, e.key)
+			if bad.Hint = retired(e.section, e.key); bad.Hint == "" {
+				bad.Hint = s.nearest(e.section, e.key)
+			}
 		case k.Set == SetNowhere:
 			bad.Problem = "is filled in by scotch and can't be set"
 			bad.Hint = "remove the line"
@@ -313,7 +318,7 @@ func (s *schema) check(d *document, l Layer) Errors {
 			bad.Hint = "set it in a site file, such as /etc/scotch.cfg"
 		case l == LayerSource && k.Set != SetInSource:
 			bad.Problem = "can't be set in the app's source"
-			bad.Hint = fmt.Sprintf("an operator sets it on the server: scotch config APP set %s:%s=VALUE", e.section, e.key)
+			bad.Hint = "an operator sets it on the server, in the app's file apps-enabled/NAME.cfg; it is live after restart NAME"
 			if k.Set == SetInSite {
 				bad.Hint = "an operator sets it in a site file"
 			}
@@ -323,6 +328,17 @@ func (s *schema) check(d *document, l Layer) Errors {
 		errs.add(bad)
 	}
 	return errs
+}
+
+// retired says what became of a key of scotch 0.3.
+func retired(section, key string) string {
+	switch section + " " + key {
+	case "uwsgi apps_path", "uwsgi app_config":
+		return "scotch 0.3 had it; now [uwsgi] config_path says where the ini files go"
+	case "uwsgi reload_command":
+		return "scotch 0.3 had it; uWSGI is not restarted any more: remove the line"
+	}
+	return ""
 }
 
 // nearest suggests a key for one that is not known: one of another section with

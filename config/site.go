@@ -276,7 +276,7 @@ func (t *typed) dirMode(mode string) fs.FileMode {
 		if err == nil && m&0o700 != 0o700 {
 			err = fmt.Errorf("%q keeps scotch itself out of the directories that it makes\nwrite 0711 or more", s)
 		}
-		if err == nil && mode == "system" && m&0o011 != 0o011 {
+		if err == nil && mode == "system" && m&0o001 == 0 {
 			err = fmt.Errorf("%q keeps the web server and the apps' users out of the directories that lead to theirs\nwrite 0711 or more: what is in an app's directories is closed to others anyway", s)
 		}
 		return m, err

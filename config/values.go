@@ -24,9 +24,9 @@ const (
 
 // Origin says where a value was written.
 type Origin struct {
-	Layer Layer
-	File  string // empty for LayerScotch
-	Line  int    // counted from 1, 0 where no line says it
+	Layer Layer  `json:"layer"`
+	File  string `json:"file,omitempty"` // empty for LayerScotch
+	Line  int    `json:"line,omitempty"` // counted from 1, 0 where no line says it
 }
 
 // String is FILE:LINE, or what stands for it.
@@ -42,10 +42,11 @@ func (o Origin) String() string {
 
 // Entry is one value of a configuration.
 type Entry struct {
-	Section, Key string
-	Raw          string // as written, before interpolation
-	Value        string // interpolated; as Raw where that fails
-	Origin       Origin
+	Section string `json:"section"`
+	Key     string `json:"key"`
+	Raw     string `json:"raw"`   // as written, before interpolation
+	Value   string `json:"value"` // interpolated; as Raw where that fails
+	Origin  Origin `json:"origin"`
 }
 
 // Values is a merged set of layers. It does not change once it was returned,

@@ -143,6 +143,9 @@ func (op *operation) configure(ctx context.Context, c Commit) (*config.App, erro
 // the configuration puts a part elsewhere, the instance links to it, so that
 // <instances>/NAME/current/run leads to the socket however it is configured.
 func (op *operation) makeDirectories(a *config.App, rec *Record) error {
+	if err := op.d.checkUser(a); err != nil {
+		return err
+	}
 	f, mode := op.d.files, a.DirMode
 	if err := f.MkdirAll("make-data", a.DataPath, mode); err != nil {
 		return err

@@ -2,6 +2,7 @@ package deployer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -20,13 +21,30 @@ func (d *Deployer) Deploy(ctx context.Context, req Request, out io.Writer) (Resu
 	var res Result
 	err := d.operate(ctx, task{
 		app: req.App, what: "deploy", by: req.By, title: "deploying " + short(req.Commit), heavy: true,
+		check: func(ctx context.Context) error {
+			err := d.checkOld(ctx, req)
+			if live, done := errors.AsType[*alreadyLive](err); done {
+				NewReport(out).Headline("%s: %s is live already, as v%d", req.App, short(req.Commit), live.rec.Release)
+				res = Result{Release: live.rec.Release, URL: live.rec.URL}
+			}
+			return err
+		},
 		run: func(ctx context.Context, op *operation) (err error) {
 			res, err = op.deploy(ctx, req)
 			return err
 		},
 	}, out)
+	if _, done := errors.AsType[*alreadyLive](err); done {
+		err = nil
+	}
 	return res, err
 }
+
+// alreadyLive says that what was asked for went live while the request waited:
+// somebody pushed the same commit twice.
+type alreadyLive struct{ rec *Record }
+
+func (*alreadyLive) Error() string { return "it is live already" }
 
 // DeployRef deploys what ref names in the app's source: [app] src, or its own
 // repository. An empty ref is the app's branch. The app's branch moves with the
@@ -114,9 +132,6 @@ func (op *operation) deploy(ctx context.Context, req Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := op.checkOld(ctx, req); err != nil {
-		return Result{}, err
-	}
 	number, err := op.l.nextRelease()
 	if err != nil {
 		return Result{}, err
@@ -154,16 +169,19 @@ func releaseRef(n int) string { return fmt.Sprintf("refs/releases/v%d", n) }
 
 // checkOld judges the request as git does: the value that it saw against the
 // ref as it is now that its turn has come.
-func (op *operation) checkOld(ctx context.Context, req Request) error {
+func (d *Deployer) checkOld(ctx context.Context, req Request) error {
 	if req.Ref == "" || req.Old == "" {
 		return nil
 	}
-	now, err := op.d.Repositories.Ref(ctx, req.App, req.Ref)
+	now, err := d.Repositories.Ref(ctx, req.App, req.Ref)
 	if err != nil {
 		return err
 	}
 	if now == "" {
 		now = zeroID
+	}
+	if live, err := d.layout(req.App).live(); err == nil && now != req.Old && now == req.Commit && live.Commit == now {
+		return &alreadyLive{live}
 	}
 	if now != req.Old {
 		return &RefusedError{

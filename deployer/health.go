@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -23,26 +22,36 @@ const (
 	evidence    = 40 // lines of the app's log that a failure shows
 )
 
+// stillWaiting is how often a person is told that nothing has happened yet.
+const stillWaiting = 10 * time.Second
+
 // awaitReady waits until the process says that it accepts requests, within
-// [deploy] timeout. A process that ends before has failed.
+// [health] timeout. A process that ends before has failed.
 func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, running Running) error {
-	ctx, cancel := context.WithTimeout(ctx, a.StepTimeout)
+	ctx, cancel := context.WithTimeout(ctx, a.Health.Timeout)
 	defer cancel()
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
+	patience := time.NewTicker(stillWaiting)
+	defer patience.Stop()
 	for {
 		if _, err := os.Stat(plan.Ready); err == nil {
 			return nil
 		}
 		select {
 		case <-tick.C:
+		case <-patience.C:
+			op.report.Note("the app is not ready yet")
 		case <-running.Done():
-			op.showLog(plan, "the app's output")
-			return fmt.Errorf("the app did not start: %s %s\nthe traceback above names the line; mend it and push again", op.d.serverName(), ended(running))
+			next := "its output above says why; mend it and push again"
+			if op.showLog(plan, "the app's output") {
+				next = "the traceback above names the line; mend it and push again"
+			}
+			return fmt.Errorf("the app did not start: %s %s\n%s", op.d.serverName(), ended(running), next)
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				op.whereItHangs(plan, running)
-				return fmt.Errorf("the app was not ready after %s\nit hangs while it is imported, see above; [deploy] timeout says how long to wait", a.StepTimeout)
+				return fmt.Errorf("the app was not ready after %s\nit hangs while it is imported, see above; [health] timeout says how long to wait", a.Health.Timeout)
 			}
 			return context.Cause(ctx)
 		}
@@ -130,12 +139,24 @@ func ended(r Running) string {
 	return "exited with 0"
 }
 
-// showLog puts the last lines of the instance's own log into the report.
-func (op *operation) showLog(plan *Plan, title string) {
-	lines, err := tail(plan.Process.Log, evidence)
+// showLog puts what explains a failure, out of the last lines of the instance's
+// own log, into the report. It tells whether there is a traceback.
+func (op *operation) showLog(plan *Plan, title string) (traceback bool) {
+	lines, err := tail(plan.Process.Log, 10*evidence)
+	if r, ok := op.d.AppServer.(LogReader); ok && err == nil {
+		lines = r.Relevant(lines)
+	}
 	if err != nil || len(lines) == 0 {
-		op.report.Note("the app wrote nothing to its log %s", filepath.Base(plan.Process.Log))
-		return
+		op.report.Note("the app wrote nothing that explains it to its log")
+		return false
+	}
+	for _, l := range lines {
+		traceback = traceback || strings.HasPrefix(l, "Traceback (most recent call last)") || strings.HasPrefix(l, "SyntaxError")
+	}
+	if left := len(lines) - evidence; left > 0 {
+		title = fmt.Sprintf("%s, the last %d lines", title, evidence)
+		lines = lines[left:]
 	}
 	op.report.Evidence(title, lines)
+	return traceback
 }

@@ -81,6 +81,9 @@ type Record struct {
 	// WebFiles are the web server's files of the app.
 	WebFiles []File `json:"web_files,omitempty"`
 	URL      string `json:"url"`
+	// Domains and URLPrefix are the place on the web that it answers at.
+	Domains   []string `json:"domains"`
+	URLPrefix string   `json:"url_prefix"`
 	// Grace bounds how long requests under way may take when the instance is
 	// retired, nanoseconds.
 	Grace time.Duration `json:"grace"`

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"scotch/config"
@@ -133,15 +134,34 @@ func (op *operation) renew(ctx context.Context) error {
 // configureTree reads the app's configuration for an instance of a release
 // whose source is there already; an empty id is that of the live one.
 func (d *Deployer) configureTree(live *Record, id string) (*config.App, error) {
-	name := filepath.Join(live.Source, filepath.FromSlash(live.Root), "scotch.cfg")
-	data, err := os.ReadFile(name)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	data, err := treeConfig(live)
+	if err != nil {
 		return nil, err
 	}
-	if err != nil {
-		return d.site.App(live.App, config.AppOptions{InstanceID: id})
-	}
 	return d.site.App(live.App, config.AppOptions{InstanceID: id, Source: data, SourceName: "scotch.cfg"})
+}
+
+// treeConfig reads the scotch.cfg of a release's source, nil where it has none.
+// The app's build may have put a link or a pipe there: what lies outside the
+// tree is not read.
+func treeConfig(live *Record) ([]byte, error) {
+	tree, err := os.OpenRoot(live.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	f, err := tree.OpenFile(filepath.Join(filepath.FromSlash(live.Root), "scotch.cfg"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%q is no regular file", f.Name()))
+	}
+	return io.ReadAll(io.LimitReader(f, maxSourceConfig))
 }
 
 // liveRecord is the record of what an app serves.
@@ -187,127 +207,6 @@ func (d *Deployer) stopLive(ctx context.Context, app string) error {
 	m.letGo()
 	d.drain(ctx, m)
 	return m.end(ctx)
-}
-
-// Destroy takes an app away: its processes, the web server's files, and then
-// everything of it, renamed into destroyed/ beside where it was, or removed
-// with purge. It returns where the app's file went.
-func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string, error) {
-	a, appErr := d.app(app)
-	if appErr != nil && !errors.As(appErr, new(config.Errors)) {
-		return "", appErr
-	}
-	leave, err := d.turn(ctx, app, "destroying it")
-	if err != nil {
-		return "", err
-	}
-	defer leave()
-	l := d.layout(app)
-	if live, err := l.live(); err == nil {
-		if err := d.unpublish(ctx, live); err != nil {
-			return "", err
-		}
-		if live.Plan != nil {
-			for _, f := range live.Plan.Files {
-				if !within(l.dir, f.Path) {
-					d.files.Remove("destroy-showcase", f.Path)
-				}
-			}
-		}
-	}
-	if err := d.stopLive(d.ctx, app); err != nil {
-		return "", err
-	}
-	d.endRetiring(app)
-	outside, err := l.outside()
-	if err != nil {
-		return "", err
-	}
-	stamp := app + "-" + time.Now().UTC().Format("20060102T150405.000")
-	file, err := d.site.AppFile(app)
-	if err != nil {
-		return "", err
-	}
-	places := []string{l.dir, d.Repositories.Path(app), filepath.Join(d.site.Paths.Logs, app)}
-	// A data directory that does not carry the app's name may be others' too.
-	if a != nil && filepath.Base(a.DataPath) == app {
-		places = append(places, a.DataPath)
-	}
-	// The app's file goes last: until then it can be destroyed again.
-	places = append(places, file)
-	var kept string
-	var errs []error
-	for _, p := range outside {
-		errs = append(errs, d.files.RemoveAll("destroy-outside", p))
-	}
-	for i, place := range places {
-		to, err := d.putAway(place, stamp, purge)
-		errs = append(errs, err)
-		if i == len(places)-1 {
-			kept = to
-		}
-	}
-	d.mu.Lock()
-	delete(d.apps, app)
-	d.mu.Unlock()
-	return kept, errors.Join(errs...)
-}
-
-// outside lists what the app's instances have outside its directory: what a
-// deploy makes anew, so it is not kept.
-func (l layout) outside() ([]string, error) {
-	ids, err := l.instanceIDs()
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, id := range ids {
-		if place, err := os.Readlink(l.instance(id)); err == nil {
-			paths = append(paths, place)
-		}
-		rec, err := readRecord(filepath.Join(l.instance(id), recordName))
-		if err != nil {
-			continue
-		}
-		paths = append(paths, rec.Outside...)
-		if !within(l.dir, rec.Venv) {
-			paths = append(paths, filepath.Dir(rec.Venv))
-		}
-	}
-	return paths, nil
-}
-
-func (d *Deployer) putAway(place, stamp string, purge bool) (string, error) {
-	if _, err := os.Lstat(place); err != nil {
-		return "", nil
-	}
-	if purge {
-		return "", d.files.RemoveAll("purge-app", place)
-	}
-	// Not destroyed/ inside apps-enabled, where it would be looked at.
-	dir := filepath.Join(filepath.Dir(place), "destroyed")
-	if err := d.files.MkdirAll("make-destroyed", dir, 0o700); err != nil {
-		return "", err
-	}
-	to := filepath.Join(dir, stamp)
-	if ext := filepath.Ext(place); ext == ".cfg" {
-		to += ext
-	}
-	return to, d.files.Rename("destroy-app", place, to)
-}
-
-func (d *Deployer) endRetiring(app string) {
-	d.mu.Lock()
-	var all []*member
-	for _, m := range d.state(app).retiring {
-		all = append(all, m)
-	}
-	d.mu.Unlock()
-	ctx, cancel := context.WithTimeout(d.ctx, quickStop)
-	defer cancel()
-	for _, m := range all {
-		m.end(ctx)
-	}
 }
 
 // Exec runs a one-off command in the live instance's source, virtualenv and

@@ -208,7 +208,7 @@ func tail(path string, n int) ([]string, error) {
 	return lines[max(0, len(lines)-n):], nil
 }
 
-const rotatePoll = 10 * time.Second
+const rotatePoll = 2 * time.Second
 
 // rotateLogs watches the size of the apps' logs until the server stops.
 func (d *Deployer) rotateLogs() {
@@ -226,7 +226,7 @@ func (d *Deployer) rotateLogs() {
 			if err != nil || fi.Size() < d.site.Server.LogSize {
 				continue
 			}
-			if err := rotate(path, d.site.Server.LogKeep); err != nil {
+			if err := rotate(path, d.site.Server.LogKeep, 2*d.site.Server.LogSize); err != nil {
 				d.log.Warnf("rotating %q: %v", path, err)
 			}
 		}
@@ -238,7 +238,10 @@ func (d *Deployer) rotateLogs() {
 // fallocate(2) with FALLOC_FL_COLLAPSE_RANGE, which loses no line that is
 // written meanwhile. Where the file system can't (only ext4 and XFS can), the
 // file is copied and truncated, and a line written in between is lost.
-func rotate(path string, keep int) error {
+//
+// Of a log that grew faster than it is looked at only the last most bytes are
+// kept, with a line that says so: an app in a fury must not fill the disk.
+func rotate(path string, keep int, most int64) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -264,7 +267,11 @@ func rotate(path string, keep int) error {
 		return err
 	}
 	defer old.Close()
-	if _, err := io.Copy(old, io.NewSectionReader(f, 0, head)); err != nil {
+	from := max(0, head-most)
+	if from > 0 {
+		fmt.Fprintf(old, "scotch: %d bytes before this line were dropped: the log grew faster than it is rotated\n", from)
+	}
+	if _, err := io.Copy(old, io.NewSectionReader(f, from, head-from)); err != nil {
 		return err
 	}
 	if head < fi.Size() {

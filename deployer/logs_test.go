@@ -44,7 +44,7 @@ func TestRotateKeepsEveryByte(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%1000 == 999 {
-			if err := rotate(path, 10); err != nil {
+			if err := rotate(path, 10, 1<<30); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -73,12 +73,25 @@ func TestRotateKeepsSoMany(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "000001.log")
 	for range 6 {
 		os.WriteFile(path, bytes.Repeat([]byte("y\n"), 8000), 0o640)
-		if err := rotate(path, 3); err != nil {
+		if err := rotate(path, 3, 1<<30); err != nil {
 			t.Fatal(err)
 		}
 	}
 	old, _ := filepath.Glob(path + ".*")
 	if len(old) != 3 {
 		t.Errorf("kept %v", old)
+	}
+}
+
+// An app that writes without end does not fill the disk with its past.
+func TestRotateDropsAFlood(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "000001.log")
+	os.WriteFile(path, bytes.Repeat([]byte("flood\n"), 1<<20), 0o640)
+	if err := rotate(path, 5, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadFile(path + ".1")
+	if err != nil || len(kept) > 1<<20+200 || !bytes.HasPrefix(kept, []byte("scotch: ")) {
+		t.Errorf("kept %d bytes, %.60q, %v", len(kept), kept, err)
 	}
 }

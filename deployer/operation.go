@@ -44,7 +44,9 @@ type task struct {
 	app, what, by string
 	title         string // for those who wait behind: "deploying 3f2c1ab"
 	heavy         bool   // takes one of the server's slots for deploys
-	run           func(ctx context.Context, op *operation) error
+	// check is asked when the app's turn has come, before anything is made.
+	check func(ctx context.Context) error
+	run   func(ctx context.Context, op *operation) error
 }
 
 // operate waits for the app's turn and runs t in a new instance. What it
@@ -78,8 +80,16 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	if d.ctx.Err() != nil {
 		return context.Cause(d.ctx)
 	}
+	if err := d.stillThere(t.app); err != nil {
+		return err
+	}
 	if t.what == "deploy" {
 		if err := d.Room(); err != nil {
+			return err
+		}
+	}
+	if t.check != nil {
+		if err := t.check(d.ctx); err != nil {
 			return err
 		}
 	}
@@ -110,6 +120,18 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	d.sweepLater(t.app)
 	<-followed
 	return err
+}
+
+// stillThere refuses work on an app that was destroyed while it waited.
+func (d *Deployer) stillThere(app string) error {
+	file, err := d.site.AppFile(app)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(file); err != nil {
+		return &RefusedError{Reason: fmt.Sprintf("app %q was destroyed meanwhile", app)}
+	}
+	return nil
 }
 
 func (d *Deployer) setOperation(app string, op *operation) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"scotch/config"
@@ -36,6 +37,36 @@ func (d *Deployer) ensureUser(ctx context.Context, a *config.App) error {
 	})
 	if err != nil {
 		return fmt.Errorf("making the system user %q of app %q: %w\nmake it by hand (useradd --system %s), or set [app] user", a.User, a.Name, err, a.User)
+	}
+	return nil
+}
+
+// checkUser refuses a user or group that may connect to apps' sockets: whoever
+// may, can have any app's uWSGI run a file (the variable UWSGI_FILE of a
+// request), as that app's user. It is called once the user exists.
+func (d *Deployer) checkUser(a *config.App) error {
+	g, ok := d.WebServer.(Grouped)
+	if a.User == "" || !ok || g.Group() == "" {
+		return nil
+	}
+	u, err := user.Lookup(a.User)
+	if err != nil {
+		return err
+	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return err
+	}
+	web, err := user.LookupGroup(g.Group())
+	if err != nil {
+		return err
+	}
+	const hint = "whoever is in it can run code as any app's user: remove the line, and the app gets a user and a group of its own"
+	if a.Group == g.Group() {
+		return fmt.Errorf("[app] group of %q is %q, the web server's group\n%s", a.Name, a.Group, hint)
+	}
+	if slices.Contains(groups, web.Gid) {
+		return fmt.Errorf("[app] user of %q is %q, who is in the web server's group %q\n%s", a.Name, a.User, web.Name, hint)
 	}
 	return nil
 }

@@ -208,6 +208,12 @@ type Requirer interface {
 	Requires(ctx context.Context, in Interpreter) ([]string, error)
 }
 
+// LogReader is an extra ability of an AppServer: it picks what explains a
+// failure out of the last lines of an instance's log.
+type LogReader interface {
+	Relevant(lines []string) []string
+}
+
 // ErrEmptyReply is returned by Probe when the connection was closed without a byte.
 var ErrEmptyReply = errors.New("the app closed the connection without an answer")
 
@@ -245,6 +251,12 @@ type WebServer interface {
 	Reload(ctx context.Context, run Runner) error
 	// URL is where a route is reached from outside: its first concrete domain.
 	URL(a *config.App) string
+}
+
+// Owner is an extra ability of a WebServer: glob patterns of the files that it
+// writes for apps and nobody else does. What no live app needs of them is removed.
+type Owner interface {
+	Owned() []string
 }
 
 // Hosted is an extra ability of a WebServer that scotch runs itself

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -25,6 +26,8 @@ func (d *Deployer) Start(ctx context.Context) error {
 	if err != nil {
 		d.log.Warnf("some apps' files are left alone: %v", err)
 	}
+	unfinished := d.unfinishedDestroys()
+	names = slices.DeleteFunc(names, func(n string) bool { return unfinished[n] != nil })
 	adopted, strangers := d.adopt(names)
 	keep := make([]string, 0, len(adopted)+len(strangers)+1)
 	for _, a := range append(adopted, strangers...) {
@@ -40,10 +43,15 @@ func (d *Deployer) Start(ctx context.Context) error {
 	} else if n > 0 {
 		d.log.Infof("ended %s that an earlier server left", plural(n, "process"))
 	}
-	if err := d.startWeb(ctx, web); err != nil {
+	if err := d.startWeb(ctx, names, web); err != nil {
 		return err
 	}
 
+	for name, u := range unfinished {
+		if _, err := d.finishDestroy(u); err != nil {
+			d.log.WithField("app", name).Errorf("finishing its destruction: %v", err)
+		}
+	}
 	d.mu.Lock()
 	d.started = true
 	d.mu.Unlock()
@@ -141,7 +149,7 @@ func (d *Deployer) hosted() *Process {
 
 // startWeb writes the files that serve no app in particular and starts the web
 // server where scotch runs it.
-func (d *Deployer) startWeb(ctx context.Context, p *Process) error {
+func (d *Deployer) startWeb(ctx context.Context, names []string, p *Process) error {
 	d.webMu.Lock()
 	defer d.webMu.Unlock()
 	base, err := d.WebServer.Base()
@@ -153,6 +161,9 @@ func (d *Deployer) startWeb(ctx context.Context, p *Process) error {
 		if err := pub.put(f); err != nil {
 			return errors.Join(err, pub.restore())
 		}
+	}
+	if err := pub.putLive(names, base); err != nil {
+		d.log.Errorf("making the web server's files agree with what is live: %v", err)
 	}
 	if p == nil {
 		if len(pub.order) > 0 {
@@ -170,7 +181,9 @@ func (d *Deployer) startWeb(ctx context.Context, p *Process) error {
 	if err == nil {
 		d.web = d.watch(p.Name, *p, "", nil, running)
 		if len(pub.order) > 0 {
-			return d.testAndReload(ctx, pub.order)
+			if err := d.testAndReload(ctx, pub.order); err != nil {
+				d.log.Errorf("%v", errors.Join(err, pub.restore()))
+			}
 		}
 		return nil
 	}
@@ -184,6 +197,50 @@ func (d *Deployer) startWeb(ctx context.Context, p *Process) error {
 		return fmt.Errorf("starting %s: %w", p.Name, err)
 	}
 	d.web = d.watch(p.Name, *p, "", nil, running)
+	return nil
+}
+
+// putLive writes the files that the live records name, and removes the web
+// server's other files of apps: those of a deploy or a destroy that a crash cut
+// off. A record that cannot be read leaves all that is there.
+func (p *publication) putLive(names []string, base []File) error {
+	wanted := map[string]bool{}
+	for _, f := range base {
+		wanted[f.Path] = true
+	}
+	for _, name := range names {
+		live, err := p.d.layout(name).live()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, f := range live.WebFiles {
+			wanted[f.Path] = true
+			if err := p.put(f); err != nil {
+				return err
+			}
+		}
+	}
+	o, ok := p.d.WebServer.(Owner)
+	if !ok {
+		return nil
+	}
+	for _, pattern := range o.Owned() {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		for _, path := range files {
+			if wanted[path] {
+				continue
+			}
+			if err := p.remove(File{Path: path, Mode: 0o600}); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -218,7 +275,7 @@ func (d *Deployer) mend(ctx context.Context, app string, running bool) error {
 	if !running && !isThere(l.stopped()) {
 		errs = append(errs, d.startRecorded(app, l, live))
 	}
-	errs = append(errs, d.agree(ctx, app, l, live), d.removeHalfMade(app, l))
+	errs = append(errs, d.agree(ctx, app, l, live), d.removeHalfMade(app, l), d.sweepNow(app))
 	return errors.Join(errs...)
 }
 

@@ -161,7 +161,7 @@ func (op *operation) goLive(ctx context.Context, a *config.App, rec *Record, ref
 		return errors.Join(err, pub.undo(ctx))
 	}
 	op.kept = true
-	d.claimed(op.app, a)
+	d.claimed(op.app, rec)
 	op.recordRelease(rec)
 	op.pointHead(ctx, rec)
 	op.showcase(a, rec)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"scotch/config"
@@ -18,7 +19,9 @@ type Status struct {
 	Commit  string `json:"commit,omitempty"`
 	Subject string `json:"subject,omitempty"`
 	URL     string `json:"url,omitempty"`
-	Detail  string `json:"detail,omitempty"`
+	// URLs are one for each of its domains, URL the first of them.
+	URLs   []string `json:"urls,omitempty"`
+	Detail string   `json:"detail,omitempty"`
 }
 
 // List returns the apps, in the order of their names. It reads files only;
@@ -39,7 +42,7 @@ func (d *Deployer) status(app string) Status {
 	if err != nil {
 		s.State, s.Detail = "broken configuration", FirstLine(err.Error())
 	} else {
-		s.URL = d.WebServer.URL(a)
+		s.URL, s.URLs = d.WebServer.URL(a), d.urls(app, a.Domains, a.URLPrefix)
 	}
 	l := d.layout(app)
 	live, err := l.live()
@@ -51,7 +54,7 @@ func (d *Deployer) status(app string) Status {
 	}
 	s.Release, s.Commit, s.Subject = live.Release, live.Commit, Neutral(live.Subject)
 	if live.URL != "" {
-		s.URL = live.URL
+		s.URL, s.URLs = live.URL, d.urls(app, live.Domains, live.URLPrefix)
 	}
 	switch {
 	case s.State != "":
@@ -65,6 +68,17 @@ func (d *Deployer) status(app string) Status {
 		s.State = "down"
 	}
 	return s
+}
+
+// urls are where an app is reached, by each of its domains, the best one first.
+func (d *Deployer) urls(app string, domains []string, prefix string) []string {
+	urls := []string{d.WebServer.URL(&config.App{Name: app, Domains: domains, URLPrefix: prefix})}
+	for _, dom := range domains {
+		if u := d.WebServer.URL(&config.App{Name: app, Domains: []string{dom}, URLPrefix: prefix}); !slices.Contains(urls, u) {
+			urls = append(urls, u)
+		}
+	}
+	return urls
 }
 
 func isThere(path string) bool {
@@ -341,9 +355,17 @@ func (d *Deployer) removeInstance(app string, l layout, id string) error {
 	return errors.Join(errs...)
 }
 
-// Configuration returns all of an app's merged configuration.
+// Configuration returns all of an app's merged configuration: the files as they
+// are now, with the scotch.cfg of the source that is live.
 func (d *Deployer) Configuration(app string) ([]config.Entry, error) {
-	a, err := d.app(app)
+	var o config.AppOptions
+	if live, err := d.layout(app).live(); err == nil {
+		// Who may not read the source sees the rest.
+		if o.Source, err = treeConfig(live); err == nil {
+			o.SourceName = filepath.Join(live.Source, filepath.FromSlash(live.Root), "scotch.cfg")
+		}
+	}
+	a, err := d.site.App(app, o)
 	if err != nil {
 		return nil, err
 	}

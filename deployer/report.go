@@ -76,7 +76,9 @@ func (r *Report) Fail(app string, err error) {
 
 // Output returns a writer for what an installer or a command of the app
 // writes: each line indented, as it comes. Close writes an unfinished last line.
-func (r *Report) Output() io.WriteCloser { return &lineWriter{r: r, prefix: "         | "} }
+func (r *Report) Output() io.WriteCloser {
+	return &lineWriter{r: r, prefix: "         | ", most: maxOutput}
+}
 
 // lineWriter hands on whole lines. A carriage return ends a line, so that a
 // progress bar becomes lines and not a stream without end.
@@ -85,7 +87,17 @@ type lineWriter struct {
 	prefix string
 	mu     sync.Mutex
 	buf    []byte
+	// most bounds what is shown, in bytes; beyond it the last lines are kept
+	// for Close. 0: all is shown.
+	most, shown int
+	last        []string
+	left        int // lines that were not shown and not kept
 }
+
+const (
+	maxOutput = 4 << 20 // bytes of one step's output that are shown as they come
+	lastLines = 40      // and the lines that are shown at its end
+)
 
 // maxLine bounds what one line may hold in memory, in bytes.
 const maxLine = 8 << 10
@@ -117,13 +129,29 @@ func (w *lineWriter) Close() error {
 		w.emit(w.buf)
 		w.buf = nil
 	}
+	if w.left > 0 {
+		w.r.line(fmt.Sprintf("%s… %d lines are left out here", w.prefix, w.left))
+	}
+	for _, l := range w.last {
+		w.r.line(w.prefix + l)
+	}
+	w.last, w.left = nil, 0
 	return nil
 }
 
 func (w *lineWriter) emit(line []byte) {
-	if len(bytes.TrimSpace(line)) > 0 {
-		w.r.line(w.prefix + string(line))
+	if len(bytes.TrimSpace(line)) == 0 {
+		return
 	}
+	if w.shown += len(line); w.most == 0 || w.shown <= w.most {
+		w.r.line(w.prefix + string(line))
+		return
+	}
+	if len(w.last) == lastLines {
+		w.last = append(w.last[:0], w.last[1:]...)
+		w.left++
+	}
+	w.last = append(w.last, string(line))
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }

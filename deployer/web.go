@@ -44,7 +44,7 @@ func (d *Deployer) publish(ctx context.Context, a *config.App, l layout, rec, ol
 	if err != nil {
 		return nil, err
 	}
-	rec.URL = d.WebServer.URL(a)
+	rec.URL, rec.Domains, rec.URLPrefix = d.WebServer.URL(a), a.Domains, a.URLPrefix
 	rec.WebFiles = files
 
 	d.webMu.Lock()
@@ -244,18 +244,19 @@ func (d *Deployer) checkClaims(a *config.App) error {
 
 // claimed notes what an app that is live now answers at; nil for none. The
 // caller holds d.webMu.
-func (d *Deployer) claimed(app string, a *config.App) {
+func (d *Deployer) claimed(app string, live *Record) {
 	delete(d.claims, app)
-	if a == nil || !d.claimsOK {
+	if live == nil || !d.claimsOK {
 		return
 	}
 	d.claims[app] = map[claim]bool{}
-	for _, dom := range a.Domains {
-		d.claims[app][claim{dom, a.URLPrefix}] = true
+	for _, dom := range live.Domains {
+		d.claims[app][claim{dom, live.URLPrefix}] = true
 	}
 }
 
-// readClaims reads, once, what each live app claims.
+// readClaims reads, once, what each live app claims: by the record of what is
+// live, for the app's file may say by now what was refused.
 func (d *Deployer) readClaims() error {
 	names, err := d.site.Apps()
 	if err != nil {
@@ -264,14 +265,9 @@ func (d *Deployer) readClaims() error {
 	d.claims = map[string]map[claim]bool{}
 	d.claimsOK = true
 	for _, name := range names {
-		if d.layout(name).liveID() == "" {
-			continue
+		if live, err := d.layout(name).live(); err == nil {
+			d.claimed(name, live)
 		}
-		other, err := d.app(name)
-		if err != nil {
-			continue // its own deploys say so
-		}
-		d.claimed(name, other)
 	}
 	return nil
 }

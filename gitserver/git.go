@@ -166,11 +166,12 @@ func (o *GitOptions) settings() []string {
 		"receive.denyCurrentBranch=ignore",
 		"receive.denyDeleteCurrent=ignore",
 		"receive.shallowUpdate=true",
-		// What may not be pushed is not shown to pushes either: refs/releases/vN.
-		"receive.hideRefs=refs",
-		"receive.hideRefs=!refs/heads",
-		"receive.hideRefs=!refs/tags",
-		"uploadpack.hideRefs=refs/scotch", // where fetches of [app] src lie
+		// What scotch itself keeps is not shown to pushes. Others that may not be
+		// pushed are for proc-receive to refuse: hidden ones never come to it, and
+		// it must know of every ref of an atomic push.
+		"receive.hideRefs=refs/releases",
+		"receive.hideRefs=refs/scotch", // where fetches of [app] src lie
+		"uploadpack.hideRefs=refs/scotch",
 		"receive.advertiseAtomic=true",
 		"receive.advertisePushOptions=true",
 		// A deploy may be silent for minutes.

@@ -28,8 +28,11 @@ import (
 // TestMain makes the test's own program the hooks of the repositories that it
 // pushes to, as main does for scotch.
 func TestMain(m *testing.M) {
-	switch filepath.Base(os.Args[0]) {
+	switch name := filepath.Base(os.Args[0]); name {
 	case "pre-receive", "post-receive":
+		if name == "pre-receive" && os.Getenv("TEST_KILL_GIT") != "" {
+			syscall.Kill(os.Getppid(), syscall.SIGKILL)
+		}
 		io.Copy(io.Discard, os.Stdin)
 		syscall.Exit(0)
 	case "proc-receive":

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -84,6 +85,14 @@ func (s *session) firstPush(ctx, base context.Context, app string) int {
 // push runs git receive-pack and the handler that its hooks speak to. It
 // returns when both are done; the client has its exit status before.
 func (s *session) push(ctx, base context.Context, app string, options []string, begun []byte, created bool) int {
+	under := s.server.receivingOf(app)
+	under.begin()
+	killed := false
+	defer func() {
+		if err := under.end(killed, s.server.Recover); err != nil {
+			s.log.WithError(err).Warn("removing what a killed git left behind")
+		}
+	}()
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return s.broken(ctx, 1, err)
@@ -150,6 +159,8 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		fmt.Fprintf(s.Stderr(), "scotch: the push is larger than the %d MB that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push\n", limit>>20)
 	}
 	if err != nil {
+		var exit *exec.ExitError
+		killed = errors.As(err, &exit) && !exit.Exited()
 		status = s.broken(ctx, status, err)
 	}
 	s.Exit(status)

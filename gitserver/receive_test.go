@@ -105,12 +105,20 @@ func TestPlantedHookAndConfigDoNotRun(t *testing.T) {
 	}
 }
 
+// Refs of scotch's own are neither shown to pushes nor moved by them. Others go
+// to the policy, which must know of every ref of an atomic push.
 func TestHiddenRefs(t *testing.T) {
 	f := start(t, nil)
 	f.app("blog")
+	f.pushes.answer = func(_ context.Context, _ *received, ref string) string {
+		if strings.HasPrefix(ref, "refs/backup/") {
+			return "ng not this one"
+		}
+		return "store"
+	}
 	f.commit()
 	f.git("alice", "push", f.url("blog"), "main").ok()
-	for _, ref := range []string{"refs/releases/v1", "refs/backup/x"} {
+	for _, ref := range []string{"refs/releases/v1", "refs/scotch/x"} {
 		if out, err := exec.Command("git", "-C", f.repos.Path("blog"), "update-ref", ref, "refs/heads/main").CombinedOutput(); err != nil {
 			t.Fatal(string(out))
 		}
@@ -118,8 +126,13 @@ func TestHiddenRefs(t *testing.T) {
 		f.git("alice", "push", f.url("blog"), "+HEAD:"+ref, "main").exits(1).says("[remote rejected]").says("main -> main")
 	}
 	r := f.ssh("alice", "git-receive-pack blog </dev/null")
-	if strings.Contains(r.out, "refs/releases") || strings.Contains(r.out, "refs/backup") {
+	if strings.Contains(r.out, "refs/releases") || strings.Contains(r.out, "refs/scotch") {
 		t.Errorf("shown to a push:\n%s", r.out)
+	}
+	f.git("alice", "push", "--atomic", f.url("blog"), "+HEAD:refs/backup/x", "main:other").exits(1).says("not this one")
+	all := f.pushes.all()
+	if p := all[len(all)-1]; len(p.refs) != 2 {
+		t.Errorf("the policy was told of %q", p.refs)
 	}
 }
 

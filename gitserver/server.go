@@ -76,6 +76,11 @@ type Server struct {
 	// Room is asked before a push's pack arrives; its error refuses the push. nil:
 	// there is always room.
 	Room func() error
+	// Recover is called when git was killed in a push to app, with no other push
+	// to it under way, and none begins before it returns. It removes the push's
+	// quarantine and nothing else: a deploy of the app may be under way. nil:
+	// nothing is removed.
+	Recover func(app string) error
 	// Log gets a line for each connection, session and refusal. nil: none.
 	Log logrus.FieldLogger
 
@@ -100,7 +105,8 @@ type Server struct {
 	listeners map[net.Listener]context.CancelFunc
 	conns     map[*connection]struct{}
 	perAddr   map[netip.Prefix]int
-	work      sync.WaitGroup // connections, sessions; added to while !closed only
+	receiving map[string]*receiving // by app
+	work      sync.WaitGroup        // connections, sessions; added to while !closed only
 }
 
 // ErrClosed is returned by Serve after Shutdown or Close.

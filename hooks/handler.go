@@ -177,8 +177,9 @@ type push struct {
 	Push
 	log logrus.FieldLogger
 
+	announced []Update        // what git told pre-receive of: all that was pushed
 	appBranch string          // the ref that deploys
-	deployed  map[string]bool // refs that the deployer moved
+	settled   map[string]bool // refs that post-receive has nothing to say of
 }
 
 // serve answers one hook and returns its exit status.
@@ -199,7 +200,7 @@ func (p *push) serve(ctx context.Context, q *request, out *printer) int {
 
 // procReceive judges each ref and deploys the one that deploys.
 func (p *push) procReceive(ctx context.Context, q *request, out *printer) {
-	p.deployed = make(map[string]bool)
+	p.settled = make(map[string]bool)
 	if p.Created {
 		out.note("made the app %s for this push", p.App)
 	}
@@ -212,8 +213,8 @@ func (p *push) procReceive(ctx context.Context, q *request, out *printer) {
 		}
 		out.flush()
 		switch d.action {
-		case deploy:
-			p.deployed[d.Ref] = true
+		case deploy, keep:
+			p.settled[d.Ref] = true
 			out.s.verdict(q.id, "ok", d.Ref, "")
 		case store:
 			out.s.verdict(q.id, "fall-through", d.Ref, "")

@@ -19,6 +19,7 @@ const (
 	refuse action = iota
 	store         // git moves the ref itself
 	deploy        // the deployer moves it, with the switch
+	keep          // it is there already: nothing is left to do
 )
 
 // decision is what policy says about one ref.
@@ -26,7 +27,7 @@ type decision struct {
 	Update
 	action action
 	reason string   // of a refusal: one line, for git's answer
-	hint   []string // what to do next, lines above git's answer
+	hint   []string // what to know or to do next, lines above git's answer
 }
 
 func (d decision) refused(reason string, hint ...string) decision {
@@ -89,7 +90,10 @@ func (p *push) judge(ctx context.Context, q *request) []decision {
 	for _, u := range q.updates {
 		ds = append(ds, p.judgeRef(ctx, u))
 	}
-	if !q.atomic || len(ds) < 2 {
+	// Refs that git refuses by itself never come here (receive.hideRefs, names
+	// that are none): pre-receive alone was told of them.
+	struckOut := len(p.announced) > len(q.updates)
+	if !q.atomic || len(ds) < 2 && !struckOut {
 		return ds
 	}
 	if i := slices.IndexFunc(ds, func(d decision) bool { return d.action == deploy }); i >= 0 {
@@ -97,7 +101,7 @@ func (p *push) judge(ctx context.Context, q *request) []decision {
 			fmt.Sprintf("git can't take a live switch back: push %s alone, or leave out --atomic", short(ds[i].Ref)))
 	}
 	// All or nothing: git 2.39 would answer for the others in words of its own.
-	if slices.ContainsFunc(ds, func(d decision) bool { return d.action == refuse }) {
+	if struckOut || slices.ContainsFunc(ds, func(d decision) bool { return d.action == refuse }) {
 		for i, d := range ds {
 			if d.action != refuse {
 				ds[i] = d.refused("atomic push: another ref was refused")
@@ -145,7 +149,8 @@ func (p *push) judgeRef(ctx context.Context, u Update) decision {
 				fmt.Sprintf("%s is neither: refs/heads/NAME is a branch, refs/tags/NAME a tag", deployer.Neutral(u.Ref)))
 		}
 	}
-	if why := badName(name); why != "" {
+	// One that is there from before can be deleted.
+	if why := badName(name); why != "" && u.New != zero {
 		return d.refused(fmt.Sprintf("bad name: %s", why), "push it under another name: git push REMOTE HERE:THERE")
 	}
 	switch {
@@ -163,10 +168,24 @@ func (p *push) judgeRef(ctx context.Context, u Update) decision {
 	}
 	if now, err := p.Repository.Ref(ctx, p.App, u.Ref); err != nil {
 		return d.refused(p.internal("reading "+u.Ref, err))
+	} else if now == u.New && now != u.Old {
+		return p.there(d)
 	} else if now != u.Old && (now != "" || u.Old != zero) {
 		return d.refused(fmt.Sprintf("fetch first: %s has moved meanwhile", short(u.Ref)), fetchFirst...)
 	}
 	return p.judgeHistory(ctx, d, isBranch)
+}
+
+// there is the answer where another push brought the commit first, after this
+// one was shown the refs: the pusher has what was wanted.
+func (p *push) there(d decision) decision {
+	d.action = keep
+	if d.Ref == p.appBranch {
+		d.hint = []string{fmt.Sprintf("%.7s is live already: another push of it was first", d.New)}
+	} else {
+		d.hint = []string{fmt.Sprintf("%.7s is what %s is already: another push of it was first", d.New, short(d.Ref))}
+	}
+	return d
 }
 
 func (p *push) judgeHistory(ctx context.Context, d decision, isBranch bool) decision {
@@ -220,6 +239,10 @@ func badName(name string) string {
 	switch {
 	case name == "":
 		return "it is empty"
+	case strings.HasPrefix(name, "refs/"):
+		// The client looks for refs/heads/main under refs/heads/ too, and then
+		// finds two: nobody could push main any more (gitrevisions(7)).
+		return `it begins with "refs/" and would be taken for the whole name of a ref`
 	case name == "HEAD":
 		return `"HEAD" would be taken for git's own`
 	case strings.HasPrefix(name, "-"):

@@ -46,7 +46,7 @@ func (p *push) postReceive(q *request, out *printer) {
 	var stored []Update
 	for _, u := range q.updates {
 		switch {
-		case p.deployed[u.Ref]:
+		case p.settled[u.Ref]:
 		case u.New == zero:
 			out.note("deleted %s", short(u.Ref))
 		default:

@@ -11,6 +11,7 @@ import (
 // preReceive judges the push as a whole, before git moves its objects out of
 // the quarantine. A status other than 0 refuses it all.
 func (p *push) preReceive(ctx context.Context, q *request, out *printer) int {
+	p.announced = q.updates
 	if p.Limits == nil {
 		return 0
 	}

@@ -12,7 +12,7 @@ import (
 
 const (
 	// maxQueued bounds what waits for a slow pusher, in bytes. Lines beyond it
-	// are left out; verdicts never are.
+	// are left out, but not the last ones; verdicts never are.
 	maxQueued = 1 << 20
 	// maxLine is the longest line, in bytes, that is kept together.
 	maxLine = 8 << 10
@@ -99,36 +99,54 @@ func (s *spool) put(b []byte, must bool) bool {
 	return true
 }
 
-// lines is a spool of lines for a person. It counts those that it leaves out.
+// maxKept is how many of the last lines are kept where there is no room: they
+// say how a thing ended.
+const maxKept = 40
+
+// lines is a spool of lines for a person. Where they come faster than they are
+// read it leaves some out, says how many, and goes on with the last ones.
 type lines struct {
-	mu      sync.Mutex
-	dropped int
-	put     func(line string, must bool) bool
+	mu   sync.Mutex
+	left int      // lines that are left out before kept
+	kept []string // the last lines, which wait for room
+	put  func(line string, must bool) bool
 }
 
 func (l *lines) add(line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.confess(false)
-	if l.dropped > 0 || !l.put(line, false) {
-		l.dropped++
-	}
-}
-
-// confess says how many lines were left out, as soon as there is room for more.
-func (l *lines) confess(must bool) {
-	if l.dropped == 0 {
+	if l.resume(false) && l.put(line, false) {
 		return
 	}
-	if l.put(fmt.Sprintf("       (%d lines left out here: they came faster than they were read)", l.dropped), must) {
-		l.dropped = 0
+	if l.kept = append(l.kept, line); len(l.kept) > maxKept {
+		l.kept = l.kept[1:]
+		l.left++
 	}
 }
 
+// resume puts what waits, and tells whether nothing does any more.
+func (l *lines) resume(must bool) bool {
+	if l.left > 0 {
+		if !l.put(fmt.Sprintf("       (%d lines left out here: they came faster than they were read)", l.left), must) {
+			return false
+		}
+		l.left = 0
+	}
+	for i, line := range l.kept {
+		if !l.put(line, must) {
+			l.kept = l.kept[i:]
+			return false
+		}
+	}
+	l.kept = nil
+	return true
+}
+
+// end puts the last lines, however many wait before them.
 func (l *lines) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.confess(true)
+	l.resume(true)
 }
 
 // stream writes answers to the socket.
@@ -202,7 +220,8 @@ func (p *printer) flush() {
 	}
 }
 
-// end is the last word of a hook: what was left out is owned up to.
+// end is the last word of a hook: what was left out is owned up to, and the
+// last lines follow.
 func (p *printer) end(status int) {
 	p.flush()
 	p.lines.end()

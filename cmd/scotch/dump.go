@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net/url"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,10 +24,8 @@ func (s *session) addDump(root *cobra.Command) {
 				if err != nil {
 					return err
 				}
-				for i, e := range entries {
-					if e.Section == "env" || e.Section == "build_env" {
-						entries[i].Value, entries[i].Raw = masked, masked
-					}
+				for i := range entries {
+					maskSecrets(&entries[i])
 				}
 				all[name] = entries
 			}
@@ -33,17 +33,21 @@ func (s *session) addDump(root *cobra.Command) {
 				return printJSON(s.stdout, all)
 			}
 			for _, name := range args {
+				if len(args) > 1 {
+					fmt.Fprintf(s.stdout, "# %s\n", name)
+				}
 				section := ""
 				for _, e := range all[name] {
 					if e.Section != section {
 						fmt.Fprintf(s.stdout, "[%s]\n", e.Section)
 						section = e.Section
 					}
+					// Lines after the first are indented, as in a file.
+					fmt.Fprintf(s.stdout, "%s = %s", e.Key, strings.ReplaceAll(e.Value, "\n", "\n    "))
 					if origin {
-						fmt.Fprintf(s.stdout, "%s = %s  ; %s\n", e.Key, e.Value, e.Origin)
-					} else {
-						fmt.Fprintf(s.stdout, "%s = %s\n", e.Key, e.Value)
+						fmt.Fprintf(s.stdout, "  ; %s", e.Origin)
 					}
+					fmt.Fprintln(s.stdout)
 				}
 			}
 			return nil
@@ -56,3 +60,21 @@ func (s *session) addDump(root *cobra.Command) {
 
 // masked stands for a value that may be a secret.
 const masked = "********"
+
+// maskSecrets takes out of a value what may be a secret: all of [env] and
+// [build_env], what refers to them, and who reads a source and by which
+// password or token.
+func maskSecrets(e *config.Entry) {
+	switch {
+	case e.Section == "env" || e.Section == "build_env":
+		e.Value, e.Raw = masked, masked
+	case strings.Contains(e.Raw, "${env:") || strings.Contains(e.Raw, "${build_env:"):
+		e.Value = masked
+	case e.Section == "app" && e.Key == "src":
+		if u, err := url.Parse(e.Value); err == nil && u.User != nil && u.Scheme != "ssh" {
+			u.User = nil
+			e.Value = strings.Replace(u.String(), "://", "://"+masked+"@", 1)
+			e.Raw = e.Value
+		}
+	}
+}

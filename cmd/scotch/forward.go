@@ -29,6 +29,9 @@ func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func
 	call := control.Call{Args: serverArgs(cmd, args), Stdin: r.stdin, Version: version()}
 	code, err := control.Do(cmd.Context(), filepath.Join(site.Paths.Run, socketName), call, s.stdin, s.stdout, s.stderr)
 	switch {
+	case errors.Is(err, control.ErrNoServer) && len(site.Files) == 0 && !isDir(site.Paths.AppsEnabled):
+		return fmt.Errorf("no site file (/etc/scotch.cfg, ~/.scotch.cfg or ./scotch.cfg) and no server at %s\nfor a standalone server: scotch -c DIR/scotch.cfg %s",
+			filepath.Join(site.Paths.Run, socketName), cmd.Name())
 	case errors.Is(err, control.ErrNoServer) && r.offline:
 		srv, err := offline(site)
 		if err != nil {
@@ -47,6 +50,14 @@ func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func
 		return &exitError{code}
 	}
 	return nil
+}
+
+// localCommand is how a person on this machine reaches the server's commands.
+func localCommand(site *config.Site) string {
+	if site.Mode != "standalone" {
+		return "scotch"
+	}
+	return "scotch -c " + filepath.Join(site.Paths.Configuration, "scotch.cfg")
 }
 
 func howToStart(site *config.Site) string {

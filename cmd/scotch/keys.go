@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,6 +48,9 @@ func (s *session) addKeysAdd(parent *cobra.Command) {
   ssh -p 2222 scotch@SERVER keys add bob --role push < bob.pub`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !access.Role(role).Valid() {
+				return usageError{fmt.Errorf("there is no role %q\nit is read, push or admin", role)}
+			}
 			if len(args) == 2 {
 				return usageError{errors.New("a file on this side cannot be read from there\nsend the key on the input: … keys add NAME < FILE")}
 			}
@@ -89,6 +93,19 @@ func (s *session) readFileHere(cmd *cobra.Command) {
 	}
 }
 
+// keyEntry is a key as keys list --json shows it. What is not set is left out:
+// without apps the role holds for all.
+type keyEntry struct {
+	Name        string      `json:"name"`
+	Role        access.Role `json:"role"`
+	Apps        []string    `json:"apps,omitzero"`
+	Type        string      `json:"type"`
+	Fingerprint string      `json:"fingerprint"`
+	From        string      `json:"from,omitzero"`
+	Expires     time.Time   `json:"expires,omitzero"`
+	Source      string      `json:"source"`
+}
+
 func (s *session) addKeysList(parent *cobra.Command) {
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -100,7 +117,11 @@ func (s *session) addKeysList(parent *cobra.Command) {
 				s.complain(err)
 			}
 			if asJSON {
-				return printJSON(s.stdout, list)
+				keys := make([]keyEntry, len(list))
+				for i, k := range list {
+					keys[i] = keyEntry{k.Name, k.Role, k.Apps, k.Type, k.Fingerprint, k.From, k.Expires, k.Source}
+				}
+				return printJSON(s.stdout, keys)
 			}
 			w := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
 			for _, k := range list {

@@ -36,6 +36,11 @@ func (s *session) addList(root *cobra.Command) {
 					release = fmt.Sprintf("v%d %.7s", a.Release, a.Commit)
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a.App, a.State, release, a.URL)
+				for _, u := range a.URLs {
+					if u != a.URL {
+						fmt.Fprintf(w, "\t\t\t%s\n", u)
+					}
+				}
 				if a.Detail != "" {
 					fmt.Fprintf(w, "\t%s\t\t\n", a.Detail)
 				}

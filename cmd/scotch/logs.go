@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -21,8 +22,13 @@ across restarts and releases, until you end it.
 with -f of the one under way, until it ends.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 2 && !deploy {
+			switch lines := cmd.Flags().Changed("lines"); {
+			case len(args) == 2 && !deploy:
 				return usageError{fmt.Errorf("%q goes with --deploy", args[1])}
+			case deploy && lines:
+				return usageError{errors.New("-n does not go with --deploy, which shows the whole log of a deploy")}
+			case n < 0:
+				return usageError{fmt.Errorf("-n is a number of lines, not %d", n)}
 			}
 			if deploy {
 				release := 0

@@ -41,14 +41,17 @@ func run(argv []string) int {
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
+	s := &session{who: local(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, local: true}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		stop(&interrupted{<-signals})
 		<-signals // who asks twice does not want to wait
+		if words := s.lastWords.Load(); words != nil {
+			fmt.Fprintln(os.Stderr, *words)
+		}
 		os.Exit(exitFailed)
 	}()
-	s := &session{who: local(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, local: true}
 	return s.execute(ctx, argv[1:])
 }
 

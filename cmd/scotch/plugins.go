@@ -20,8 +20,47 @@ import (
 	"scotch/deployer/uwsgi"
 )
 
-// plugins are the parts that a server is made of. This is the one place where
-// they are registered: another web or application server is a case here.
+// appServers and webServers are the plugins to choose from, by [plugins]: the
+// one place where they are registered. Another one is another line.
+func appServers() []plugin[deployer.AppServer] {
+	return []plugin[deployer.AppServer]{
+		{uwsgi.Defaults(), uwsgi.StandaloneDefaults(), func(site *config.Site, run deployer.Runner) (deployer.AppServer, error) { return uwsgi.New(site, run) }},
+	}
+}
+
+func webServers() []plugin[deployer.WebServer] {
+	return []plugin[deployer.WebServer]{
+		{nginx.Defaults(), nginx.StandaloneDefaults(), func(site *config.Site, _ deployer.Runner) (deployer.WebServer, error) { return nginx.New(site) }},
+	}
+}
+
+// plugin is one way to fill a part of a server.
+type plugin[S any] struct {
+	defaults   config.Defaults // its Name is the key in [plugins]
+	standalone config.Defaults // what differs in standalone mode; no Text for nothing
+	open       func(*config.Site, deployer.Runner) (S, error)
+}
+
+// choose opens the one plugin that is on; off stands in for none.
+func choose[S any](site *config.Site, run deployer.Runner, part string, from []plugin[S], off S) (S, error) {
+	chosen, name := off, ""
+	for _, p := range from {
+		if !isOn(site, p.defaults.Name) {
+			continue
+		}
+		if name != "" {
+			return off, fmt.Errorf("[plugins] has both %s and %s on, and there is one %s\nturn one of them off: %s = off", name, p.defaults.Name, part, name)
+		}
+		var err error
+		if chosen, err = p.open(site, run); err != nil {
+			return off, err
+		}
+		name = p.defaults.Name
+	}
+	return chosen, nil
+}
+
+// plugins are the parts that a server is made of.
 type plugins struct {
 	runner    *direct.Runner
 	git       *git.Git
@@ -31,8 +70,24 @@ type plugins struct {
 }
 
 // pluginDefaults are the defaults that plugins bring to the configuration.
-func pluginDefaults() []config.Defaults {
-	return []config.Defaults{uwsgi.Defaults(), nginx.Defaults()}
+func pluginDefaults(standalone bool) []config.Defaults {
+	apps, webs := defaultsOf(appServers()), defaultsOf(webServers())
+	all := append(apps[0], webs[0]...)
+	if standalone {
+		all = append(append(all, apps[1]...), webs[1]...)
+	}
+	return all
+}
+
+// defaultsOf are the plugins' own defaults, and those of standalone mode.
+func defaultsOf[S any](from []plugin[S]) (layers [2][]config.Defaults) {
+	for _, p := range from {
+		layers[0] = append(layers[0], p.defaults)
+		if len(p.standalone.Text) > 0 {
+			layers[1] = append(layers[1], p.standalone)
+		}
+	}
+	return layers
 }
 
 func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
@@ -48,21 +103,20 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 		Cache: func(a *config.App) string { return installerCache(site, a) },
 	})
 	var err error
-	p.app = deployer.NoAppServer{}
-	if isOn(site, "uwsgi") {
-		if p.app, err = uwsgi.New(site, p.runner); err != nil {
-			return nil, err
-		}
+	if p.app, err = choose[deployer.AppServer](site, p.runner, "application server", appServers(), deployer.NoAppServer{}); err != nil {
+		return nil, err
 	}
-	p.web = deployer.NoWebServer{Socket: func(app string) string {
+	off := deployer.NoWebServer{Socket: func(app string) string {
 		return p.app.Socket(filepath.Join(site.Paths.Instances, app, "current", "run"))
 	}}
-	if isOn(site, "nginx") {
-		if p.web, err = nginx.New(site); err != nil {
+	if site.Mode != "standalone" {
+		// Whatever stands in for nginx connects as its group does.
+		if off.SocketGroup, err = site.Get("nginx", "group"); err != nil {
 			return nil, err
 		}
 	}
-	return p, nil
+	p.web, err = choose[deployer.WebServer](site, p.runner, "web server", webServers(), off)
+	return p, err
 }
 
 // isOn tells whether [plugins] has a part on, as it is where nothing is said.

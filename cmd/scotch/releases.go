@@ -29,6 +29,10 @@ func (s *session) addReleases(root *cobra.Command) {
 			if asJSON {
 				return printJSON(s.stdout, list)
 			}
+			if len(list) == 0 {
+				fmt.Fprintf(s.stderr, "no releases yet; `logs %s --deploy` shows the last attempt\n", args[0])
+				return nil
+			}
 			w := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
 			for _, r := range list {
 				fmt.Fprintf(w, "v%d\t%s\t%.7s\t%s\t%s\t%.2fs\t%s\n", r.Number, r.State, r.Commit, r.When.Format(time.DateTime), r.By, r.Seconds, r.Subject)

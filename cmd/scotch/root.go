@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os/user"
+	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +34,9 @@ type session struct {
 
 	files []string // -c
 	debug bool     // -d
+
+	// lastWords is said when a second signal ends the program at once.
+	lastWords atomic.Pointer[string]
 }
 
 // rights says what a command is for the one place that decides (access.May).
@@ -113,6 +118,7 @@ Every command but serve works here and over ssh, with the same words:
 
   scotch list
   ssh -p 2222 scotch@SERVER list`,
+		Version:                    version(),
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
@@ -124,6 +130,7 @@ Every command but serve works here and over ssh, with the same words:
 			return usageError{unknownCommand(cmd, args[0])}
 		},
 	}
+	root.SetVersionTemplate("scotch {{.Version}}\n") // as the command version
 	root.SetIn(s.stdin)
 	root.SetOut(s.stdout)
 	root.SetErr(s.stderr)
@@ -200,18 +207,38 @@ func (r rights) names(args []string) []string {
 }
 
 // allow asks the one place that decides. For an app that is not theirs and for
-// one that does not exist people get one and the same answer.
+// one that does not exist people get one and the same answer; of an app that
+// they can list they are told that their role does not do.
 func (s *session) allow(r rights, args []string) error {
 	names := r.names(args)
 	for _, app := range names {
-		if !access.May(s.who, r.verb, app) {
+		switch {
+		case access.May(s.who, r.verb, app):
+		case access.May(s.who, access.VerbList, app) && s.srv.hasApp(app):
+			can := "read"
+			if access.May(s.who, access.VerbPush, app) {
+				can = "push to"
+			}
+			return fmt.Errorf("your key may %s %q and not do this\nask an admin of this server", can, app)
+		default:
 			return noSuchApp(app)
 		}
 	}
-	if len(names) == 0 && !access.May(s.who, r.verb, "") {
+	if len(names) > 0 || access.May(s.who, r.verb, "") {
+		return nil
+	}
+	// --all is about the apps that the key holds for: each finds them.
+	someApp := func(app string) bool { return access.May(s.who, r.verb, app) }
+	if r.apps != allApps || !slices.ContainsFunc(s.who.Apps, someApp) {
 		return fmt.Errorf("your key (%s) may not do this: its role is %q\nask an admin of this server", s.who.Name, s.who.Role)
 	}
 	return nil
+}
+
+// hasApp tells whether an app has a file, also one with mistakes in it.
+func (s *server) hasApp(app string) bool {
+	_, err := s.site.App(app, config.AppOptions{})
+	return !errors.As(err, new(*config.NoAppError))
 }
 
 func noSuchApp(app string) error {

@@ -67,6 +67,13 @@ func TestSeed(t *testing.T) {
 		t.Skip("only root can make a world of its own for each script (namespaces, users); run as root")
 	}
 	program := buildProgram(t)
+	// Where it is there it spares pip's seconds.
+	uv, err := exec.LookPath("uv")
+	if err != nil {
+		uv = ""
+	} else if uv, err = filepath.EvalSymlinks(uv); err != nil {
+		t.Fatal(err)
+	}
 	wheels := seedWheels(t)
 	scripts, err := filepath.Glob("testdata/seed/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -75,7 +82,7 @@ func TestSeed(t *testing.T) {
 	for _, script := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
 			t.Parallel()
-			runSeed(t, program, wheels, script)
+			runSeed(t, program, uv, wheels, script)
 		})
 	}
 }
@@ -86,9 +93,10 @@ const (
 	seedStage  = "SCOTCH_TEST_SEED_STAGE"
 	seedRoot   = "SCOTCH_TEST_SEED_ROOT"
 	seedScript = "SCOTCH_TEST_SEED_SCRIPT"
+	seedUV     = "SCOTCH_TEST_SEED_UV"
 )
 
-func runSeed(t *testing.T, program, wheels, script string) {
+func runSeed(t *testing.T, program, uv, wheels, script string) {
 	root, err := os.MkdirTemp("/tmp", "seed")
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +122,7 @@ func runSeed(t *testing.T, program, wheels, script string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.run=^TestSeed$")
 	cmd.Env = []string{
-		seedStage + "=world", seedRoot + "=" + root, seedScript + "=/seed/" + filepath.Base(script),
+		seedStage + "=world", seedRoot + "=" + root, seedUV + "=" + uv, seedScript + "=/seed/" + filepath.Base(script),
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "GORACE=" + quickRace,
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -260,6 +268,14 @@ func enterSeedWorld(root string) error {
 	}
 	if err := os.Mkdir(in("/usr/local/bin"), 0o755); err != nil {
 		return err
+	}
+	if uv := os.Getenv(seedUV); uv != "" {
+		if err := os.WriteFile(in("/usr/local/bin/uv"), nil, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(uv, in("/usr/local/bin/uv"), "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("%s: %w", uv, err)
+		}
 	}
 	script := os.Getenv(seedScript)
 	for _, args := range [][]string{

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -21,8 +19,6 @@ import (
 	"scotch/config"
 	"scotch/deployer"
 	"scotch/deployer/control"
-	"scotch/deployer/nginx"
-	"scotch/deployer/uwsgi"
 	"scotch/gitserver"
 	"scotch/gitserver/access"
 	"scotch/hooks"
@@ -65,11 +61,11 @@ public keys in ~/.ssh/*.pub are admins'.`,
 
 // openSite reads the site's configuration: the files given, or the standard ones.
 func openSite(files []string) (*config.Site, error) {
-	site, err := config.Open(config.Options{Files: files, Plugins: pluginDefaults()})
+	site, err := config.Open(config.Options{Files: files, Plugins: pluginDefaults(false)})
 	if err != nil || site.Mode != "standalone" {
 		return site, err
 	}
-	return config.Open(config.Options{Files: files, Plugins: append(pluginDefaults(), uwsgi.StandaloneDefaults(), nginx.StandaloneDefaults())})
+	return config.Open(config.Options{Files: files, Plugins: pluginDefaults(true)})
 }
 
 // serve runs the server until ctx is done, and then ends it in order.
@@ -96,6 +92,9 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	site, err := openSite(files)
 	if err != nil {
 		return err
+	}
+	if dir := filepath.Dir(site.Server.HostKey); !isDir(dir) {
+		return fmt.Errorf("there is no %q, where [server] host_key is\nmake it; to try scotch without root: scotch serve --standalone DIR", dir)
 	}
 	// [site] umask is for the processes that are started. What the server makes
 	// itself has the mode that it says, such as [site] dirmode.
@@ -130,6 +129,8 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	if err := srv.deployer.Start(ctx); err != nil {
 		return errors.Join(err, srv.stop(p, site.Mode == "standalone"))
 	}
+	words := lastWords(site)
+	s.lastWords.Store(&words)
 	srv.greet(s.stdout, fingerprint)
 
 	var doors errgroup.Group
@@ -142,6 +143,19 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	case <-ctx.Done():
 	}
 	return errors.Join(err, srv.end(ctx, sshd, p))
+}
+
+func isDir(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
+// lastWords says what goes on when the server is ended at once.
+func lastWords(site *config.Site) string {
+	if site.Mode != "standalone" {
+		return "scotch: ended at once; the apps go on, and the next start takes them over"
+	}
+	return fmt.Sprintf("scotch: ended at once; nginx and apps may go on\n        to end them too: %s, and Ctrl-C once", howToStart(site))
 }
 
 // end stops the server: nothing new begins, deploys under way are finished up
@@ -277,16 +291,6 @@ func (s *server) remote(app string) string {
 	return fmt.Sprintf("ssh://scotch@%s/%s", net.JoinHostPort(host, port), app)
 }
 
-// ownKeys are the public keys that are admins' without being listed: the
-// caller's, in standalone mode.
-func ownKeys(site *config.Site) []string {
-	home, err := os.UserHomeDir()
-	if site.Mode != "standalone" || err != nil {
-		return nil
-	}
-	return []string{filepath.Join(home, ".ssh", "*.pub")}
-}
-
 func (s *server) greet(w io.Writer, fingerprint string) {
 	fmt.Fprintf(w, "scotch %s\n  git remote   %s\n  commands     %s help\n  host key     %s\n", version(), s.remote("NAME"), sshCommand(s.site), fingerprint)
 	if s.site.Mode == "standalone" {
@@ -294,78 +298,7 @@ func (s *server) greet(w io.Writer, fingerprint string) {
 		fmt.Fprintln(w, "  all runs as the user who started this: nothing here isolates apps from each other or from you")
 	}
 	if keys, err := s.keys.List(); err == nil && len(keys) == 0 {
-		fmt.Fprintf(w, "  nobody may connect yet: make a key (ssh-keygen -t ed25519), or let one in: scotch keys add NAME FILE --role admin\n")
+		fmt.Fprintf(w, "  nobody may connect yet: make a key (ssh-keygen -t ed25519), or let one in: %s keys add NAME FILE --role admin\n", localCommand(s.site))
 	}
 	fmt.Fprintln(w, "ready")
-}
-
-// standaloneOptions are the flags of serve --standalone.
-type standaloneOptions struct {
-	dir, listen, http  string
-	listenSet, httpSet bool
-}
-
-// prepare makes the directory and writes its site file, once.
-func (o standaloneOptions) prepare(out io.Writer) (file string, err error) {
-	dir, err := filepath.Abs(o.dir)
-	if err != nil {
-		return "", err
-	}
-	for _, addr := range []string{o.listen, o.http} {
-		if _, port, err := net.SplitHostPort(addr); err != nil {
-			return "", usageError{fmt.Errorf("%q is no address: write HOST:PORT", addr)}
-		} else if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return "", usageError{fmt.Errorf("%q names no port: write HOST:PORT", addr)}
-		}
-	}
-	if err := config.CheckSocketPath(filepath.Join(dir, "instances", "an-app-with-a-name", "000001", "run", "uwsgi.sock")); err != nil {
-		return "", fmt.Errorf("%w\nchoose a directory with a shorter path than %q", err, dir)
-	}
-	file = filepath.Join(dir, "scotch.cfg")
-	if _, err := os.Stat(file); err == nil {
-		return file, o.agrees(file)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "apps-enabled"), 0o755); err != nil {
-		return "", err
-	}
-	text := config.StandaloneSite(config.StandaloneOptions{Dir: dir, Listen: o.listen, HTTP: o.http, BuildEnv: installerVars()})
-	if err := new(deployer.Files).Write("write-site", file, text, 0o600); err != nil {
-		return "", err
-	}
-	fmt.Fprintf(out, "wrote %s\n", file)
-	return file, nil
-}
-
-// agrees refuses flags that say something else than the site file that is there.
-func (o standaloneOptions) agrees(file string) error {
-	site, err := openSite([]string{file})
-	if err != nil {
-		return err
-	}
-	if o.listenSet && site.Server.Listen != o.listen {
-		return usageError{fmt.Errorf("--listen is %q, but %s says [server] listen = %s\nchange it there", o.listen, file, site.Server.Listen)}
-	}
-	if have, err := site.Get("nginx", "listen"); err == nil && o.httpSet && have != o.http {
-		return usageError{fmt.Errorf("--http is %q, but %s says [nginx] listen = %s\nchange it there", o.http, file, have)}
-	}
-	return nil
-}
-
-// installerVars are the caller's settings for installers: a proxy, a private
-// index, a trust store. They go into the site file, in the open, because
-// nothing of the server's own environment reaches a build.
-func installerVars() []config.Var {
-	var vars []config.Var
-	for _, name := range []string{
-		"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
-		"SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT",
-		"UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_HTTP_TIMEOUT",
-	} {
-		if v := os.Getenv(name); v != "" {
-			vars = append(vars, config.Var{Name: name, Value: v})
-		}
-	}
-	return vars
 }

@@ -27,7 +27,17 @@ func Do(ctx context.Context, socket string, c Call, stdin io.Reader, stdout, std
 	}
 	var body io.Reader = bytes.NewReader(append(line, '\n'))
 	if c.Stdin && stdin != nil {
-		body = io.MultiReader(body, stdin)
+		// net/http waits for a read of the body that is under way, also when ctx
+		// is done; a terminal's may never return.
+		r, w := io.Pipe()
+		go func() {
+			_, err := io.Copy(w, stdin)
+			w.CloseWithError(err)
+		}()
+		stop := context.AfterFunc(ctx, func() { r.CloseWithError(context.Cause(ctx)) })
+		defer stop()
+		defer r.Close()
+		body = io.MultiReader(body, r)
 	}
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

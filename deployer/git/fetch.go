@@ -41,7 +41,7 @@ func (g *Git) fetch(ctx context.Context, app *config.App, out io.Writer) error {
 		err = errors.Join(derr, g.fetchRefs(ctx, app, out, refs))
 	}
 	if errors.As(err, &e) {
-		return fmt.Errorf("fetching %q: %s\n%s", redact(app.Source), e.said, advice(e.said))
+		return fmt.Errorf("fetching %q: %s\n%s", redact(app.Source), e.reason(), advice(e.all))
 	}
 	if err != nil {
 		return fmt.Errorf("fetching %q: %w", redact(app.Source), err)
@@ -151,6 +151,20 @@ func redact(src string) string {
 	return u.String()
 }
 
+// reason is what ssh said, where that is why git could not read: git itself
+// only says that it could not.
+func (e *gitError) reason() string {
+	if !strings.Contains(strings.ToLower(e.said), "could not read from remote repository") {
+		return e.said
+	}
+	for l := range strings.Lines(e.all) {
+		if l = strings.TrimSpace(l); strings.Contains(l, "verification failed") || strings.Contains(l, "Permission denied") || strings.HasPrefix(l, "ssh: ") {
+			return deployer.Neutral(l)
+		}
+	}
+	return e.said
+}
+
 // advice is the next step for what git said about a fetch.
 func advice(said string) string {
 	has := func(parts ...string) bool {
@@ -166,10 +180,10 @@ func advice(said string) string {
 		return "the source is a sha256 repository, which is not supported yet: make it anew with git init --object-format=sha1"
 	case has("Host key verification failed"):
 		return "the server does not know that host's key: add it to known_hosts (ssh-keyscan HOST), after comparing it"
-	case has("Permission denied", "could not read Username", "could not read from remote repository", "Could not read from remote repository", "Authentication failed"):
-		return "may this server read it? a private repository needs the app's deploy key or a token in the address"
 	case has("Could not resolve host", "unable to access", "Connection refused", "timed out"):
 		return "can this server reach that host? try: git ls-remote ADDRESS"
+	case has("Permission denied", "could not read Username", "could not read from remote repository", "Could not read from remote repository", "Authentication failed"):
+		return "may this server read it? a private repository needs the app's deploy key or a token in the address"
 	}
 	return "check [app] src; by hand: git ls-remote ADDRESS"
 }

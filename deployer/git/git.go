@@ -144,6 +144,7 @@ func (g *Git) command(app string, args ...string) (deployer.Command, error) {
 type gitError struct {
 	verb   string
 	said   string // last line of standard error
+	all    string // standard error, as much as was kept of it
 	status int    // exit status, -1 where there is none
 	err    error
 }
@@ -161,7 +162,7 @@ func failed(verb string, stderr *tail, err error) error {
 	if err == nil {
 		return nil
 	}
-	e := &gitError{verb: verb, said: stderr.last(), status: -1, err: err}
+	e := &gitError{verb: verb, said: stderr.last(), all: stderr.String(), status: -1, err: err}
 	var exit *deployer.ExitError
 	if errors.As(err, &exit) {
 		e.status = exit.Status

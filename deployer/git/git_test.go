@@ -272,6 +272,43 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// The server removes a killed push's quarantine with a deploy under way, whose
+// locks and packs must stay.
+func TestRemoveQuarantinesLeavesADeployAlone(t *testing.T) {
+	s := newSite(t)
+	id := s.commit("one")
+	s.update(deployer.RefUpdate{Ref: "refs/heads/main", New: id})
+	repo := s.Path("blog")
+	removed := []string{"objects/tmp_objdir-incoming-a1B2c3/pack/tmp_pack_x", "objects/incoming-x1/ab/cd"}
+	kept := []string{"HEAD.lock", "packed-refs.lock", "shallow.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_1",
+		"objects/pack/pack-1.keep", "objects/tmp_objdir-other-1/x", "objects/ab/tmp_obj_x", "objects/incoming-file"}
+	for _, p := range append(removed, kept...) {
+		p = filepath.Join(repo, p)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte("receive-pack 42 on host"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RemoveQuarantines("blog"); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range removed {
+		if _, err := os.Stat(filepath.Join(repo, filepath.Dir(p))); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left", p)
+		}
+	}
+	for _, p := range kept {
+		if _, err := os.Stat(filepath.Join(repo, p)); err != nil {
+			t.Errorf("%s was removed", p)
+		}
+	}
+	if err := s.RemoveQuarantines("none"); err != nil {
+		t.Errorf("no repository: %v", err)
+	}
+}
+
 // A git that is killed while it holds locks leaves them; Recover frees the ref.
 func TestRecoverAfterKill(t *testing.T) {
 	s := newSite(t)

@@ -212,6 +212,30 @@ func (g *Git) Recover(app string) error {
 	return errors.Join(append(errs, err)...)
 }
 
+// RemoveQuarantines removes what pushes left whose git was killed: the objects
+// that were not let in (git-receive-pack(1), quarantine environment). No push to
+// the app may be under way; anything else may.
+func (g *Git) RemoveQuarantines(app string) error {
+	if !g.Exists(app) {
+		return nil
+	}
+	root, err := os.OpenRoot(filepath.Join(g.Path(app), "objects"))
+	if err != nil {
+		return fmt.Errorf("opening the objects of %q: %w", app, err)
+	}
+	defer root.Close()
+	entries, err := fs.ReadDir(root.FS(), ".")
+	errs := []error{err}
+	for _, d := range entries {
+		// Those of other prefixes are not of a push. git before 2.34 had no tmp_objdir-.
+		name := d.Name()
+		if d.IsDir() && (strings.HasPrefix(name, "tmp_objdir-incoming-") || strings.HasPrefix(name, "incoming-")) {
+			errs = append(errs, root.RemoveAll(name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // leftover tells whether a path in a repository is what a killed git leaves
 // (tmp-objdir.c, lockfile.c and object-file.c of git); whole tells of a directory.
 func leftover(p string, d fs.DirEntry) (remove, whole bool) {

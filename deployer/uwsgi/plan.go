@@ -88,7 +88,7 @@ func (u *UWSGI) Plan(ctx context.Context, i *deployer.Instance, out io.Writer) (
 		Ready:  d.Ready,
 		Process: deployer.Process{
 			Name: i.App.Name + "/" + i.ID, Args: append(args, "--ini", path), Dir: i.Run,
-			Env: environment(i), User: i.App.User, Group: i.App.Group, Umask: u.umask,
+			Env: environment(i, out), User: i.App.User, Group: i.App.Group, Umask: u.umask,
 			Grace: time.Duration(d.Mercy)*time.Second + grace,
 		},
 	}
@@ -103,11 +103,24 @@ func (u *UWSGI) Plan(ctx context.Context, i *deployer.Instance, out io.Writer) (
 }
 
 // environment is the app's, with the variable that the ini file asks for.
-func environment(i *deployer.Instance) []string {
-	if slices.ContainsFunc(i.Env, func(v string) bool { return strings.HasPrefix(v, "SCOTCH_APP=") }) {
-		return i.Env
+// uWSGI takes each variable UWSGI_NAME for an option NAME: those are left out,
+// because options are for operators alone ([uwsgi_config]).
+func environment(i *deployer.Instance, out io.Writer) []string {
+	env := make([]string, 0, len(i.Env)+1)
+	named := false
+	for _, v := range i.Env {
+		if strings.HasPrefix(v, "UWSGI_") {
+			name, _, _ := strings.Cut(v, "=")
+			fmt.Fprintf(out, "note: %s of [env] does not reach the app: uWSGI would take it for an option\n", name)
+			continue
+		}
+		named = named || strings.HasPrefix(v, "SCOTCH_APP=")
+		env = append(env, v)
 	}
-	return append(slices.Clone(i.Env), "SCOTCH_APP="+i.App.Name)
+	if !named {
+		env = append(env, "SCOTCH_APP="+i.App.Name)
+	}
+	return env
 }
 
 func (u *UWSGI) instanceData(i *deployer.Instance) (*instanceData, error) {

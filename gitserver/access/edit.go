@@ -51,7 +51,10 @@ func (k *Keyring) Add(name string, role Role, apps []string, keyLine string) err
 		return fmt.Errorf("adding the key of %q: %w", name, k.main.bad)
 	}
 	if other := k.entries[e.key]; other != nil {
-		return fmt.Errorf("this key is the one of %q already (%s)", other.Name, other.Source)
+		if other.extra {
+			return fmt.Errorf("this key is the one of %q already (%s)\nit is an admin's as long as it is there", other.Name, other.Source)
+		}
+		return fmt.Errorf("this key is the one of %q already (%s)\nto change its role: keys remove %s, then keys add", other.Name, other.Source, other.Name)
 	}
 	fields := strings.Fields(keyLine)
 	options := []string{fmt.Sprintf("role=%q", string(role))}

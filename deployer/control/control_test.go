@@ -1,0 +1,132 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// start serves calls at a socket and returns its path.
+func start(t *testing.T, handle Handler) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ctl") // short, for the socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "control.sock")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- Serve(ctx, l, handle) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(path); err == nil {
+			t.Error("the socket is left")
+		}
+		os.RemoveAll(dir)
+	})
+	return path
+}
+
+func TestCall(t *testing.T) {
+	path := start(t, func(_ context.Context, c Call, in io.Reader, out, errOut io.Writer) int {
+		data, err := io.ReadAll(in)
+		if err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(out, "%q %d bytes", c.Args, len(data))
+		errOut.Write(data)
+		return 7
+	})
+	fi, err := os.Stat(path)
+	if err != nil || fi.Mode().Perm() != 0o600 {
+		t.Fatalf("the socket: %v, %v", fi.Mode(), err)
+	}
+	input := strings.Repeat("x\x00\xff", 100_000) // more than a frame
+	var out, errOut bytes.Buffer
+	status, err := Do(t.Context(), path, Call{Args: []string{"run", "a b", "--"}, Stdin: true}, strings.NewReader(input), &out, &errOut)
+	if err != nil || status != 7 {
+		t.Fatalf("status %d, %v", status, err)
+	}
+	if want := `["run" "a b" "--"] 300000 bytes`; out.String() != want || errOut.String() != input {
+		t.Errorf("got %q and %d bytes, want %q", out.String(), errOut.Len(), want)
+	}
+}
+
+// A command ends with its client, also one that neither reads nor writes.
+func TestClientGone(t *testing.T) {
+	began, ended := make(chan struct{}), make(chan struct{})
+	path := start(t, func(ctx context.Context, _ Call, _ io.Reader, _, _ io.Writer) int {
+		close(began)
+		<-ctx.Done()
+		close(ended)
+		return 0
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-began
+		cancel()
+	}()
+	// The input never ends by itself, as a terminal's.
+	never, w := io.Pipe()
+	defer w.Close()
+	if _, err := Do(ctx, path, Call{Stdin: true}, never, io.Discard, io.Discard); err == nil {
+		t.Error("no error")
+	}
+	<-ended
+}
+
+func TestNoServer(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "control.sock")
+	if _, err := Do(t.Context(), path, Call{}, nil, io.Discard, io.Discard); !errors.Is(err, ErrNoServer) {
+		t.Errorf("no socket: %v", err)
+	}
+	// What a killed server leaves.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := Do(t.Context(), path, Call{}, nil, io.Discard, io.Discard); !errors.Is(err, ErrNoServer) {
+		t.Errorf("a stale socket: %v", err)
+	}
+	again, err := Listen(path)
+	if err != nil {
+		t.Fatalf("a stale socket is in the way: %v", err)
+	}
+	defer again.Close()
+	if _, err := Listen(path); err == nil {
+		t.Error("two servers at one socket")
+	}
+}
+
+func TestTornAnswer(t *testing.T) {
+	whole := []byte{frameStdout, 0, 0, 0, 2, 'h', 'i', frameExit, 0, 0, 0, 1, 3}
+	var out bytes.Buffer
+	if status, err := readFrames(bytes.NewReader(whole), &out, io.Discard); err != nil || status != 3 || out.String() != "hi" {
+		t.Fatalf("%d %q %v", status, out.String(), err)
+	}
+	for n := range whole {
+		if _, err := readFrames(bytes.NewReader(whole[:n]), io.Discard, io.Discard); !errors.Is(err, errTornAnswer) {
+			t.Errorf("%d bytes of an answer: %v", n, err)
+		}
+	}
+	if _, err := readFrames(bytes.NewReader([]byte{frameStdout, 0xff, 0xff, 0xff, 0xff}), io.Discard, io.Discard); err == nil || errors.Is(err, errTornAnswer) {
+		t.Errorf("a frame of 4 GB: %v", err)
+	}
+}

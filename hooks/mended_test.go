@@ -1,0 +1,109 @@
+package hooks_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"scotch/deployer"
+	"scotch/hooks"
+)
+
+// git strikes refs that receive.hideRefs hides out before proc-receive, which
+// then saw one ref of two and let it go live.
+func TestAtomicWithARefThatGitRefuses(t *testing.T) {
+	s := newServer(t)
+	one := s.commit("one")
+	const alone = `! [remote rejected] main -> main ("main" goes live and can't be part of an atomic push)`
+	for _, other := range []string{"refs/bad/x", "refs/releases/v1", "refs/scotch/x"} {
+		s.push(1, []string{alone}, "--atomic", "main", "main:"+other)
+		s.push(1, []string{"main -> dev (atomic push: another ref was refused)"}, "--atomic", "main:dev", "main:"+other)
+	}
+	s.deploys(0)
+	s.wantRef("refs/heads/main", "")
+	s.wantRef("refs/heads/dev", "")
+	// Each has its own answer without --atomic.
+	s.push(1, []string{"[new branch]      main -> main"}, "main", "main:refs/releases/v7")
+	s.wantRef("refs/heads/main", one)
+	s.wantRef("refs/releases/v7", "")
+}
+
+// refs/heads/refs/heads/main made "git push scotch main" ambiguous for everybody.
+func TestNamesThatBeginWithRefs(t *testing.T) {
+	s := newServer(t)
+	one := s.commit("one")
+	const why = `(bad name: it begins with "refs/" and would be taken for the whole name of a ref)`
+	s.push(1, []string{why}, "main:refs/heads/refs/heads/main")
+	s.push(1, []string{why}, "main:refs/tags/refs/heads/main")
+	s.push(1, []string{"(bad name: "}, "main:refs/heads/HEAD")
+	s.push(1, []string{"(bad name: "}, "main:refs/tags/HEAD")
+	s.push(0, []string{"stored feature/refs/x"}, "main:refs/heads/feature/refs/x")
+	// One that is there from before can be deleted.
+	s.run(s.work, "push", "-q", s.git.Path("blog"), "main:refs/heads/refs/heads/main")
+	s.push(0, []string{`deleted "refs/heads/main"`}, ":refs/heads/refs/heads/main")
+	s.push(0, []string{"live at"}, "main")
+	s.wantRef("refs/heads/main", one)
+}
+
+// A flood of output took the last lines with it: the ones that say how it ended.
+func TestLastLinesAfterAFlood(t *testing.T) {
+	s := newServer(t)
+	s.commit("one")
+	long := strings.Repeat("x", 4000)
+	s.deployer.run = func(_ context.Context, _ deployer.Request, out io.Writer) error {
+		for i := range 5000 {
+			fmt.Fprintf(out, "%d %s\n", i, long)
+		}
+		fmt.Fprintln(out, "app.py: no such thing")
+		return &deployer.StageError{Stage: "register", Err: fmt.Errorf("no answer")}
+	}
+	said := s.push(1, []string{"lines left out here", "remote: 4999 ", "remote: app.py: no such thing"}, "main")
+	if a, b := strings.LastIndex(said, "lines left out here"), strings.Index(said, "remote: 4990 "); a < 0 || a > b {
+		t.Errorf("what was left out is told of at %d, line 4990 is at %d", a, b)
+	}
+	s.deployer.run = func(_ context.Context, _ deployer.Request, out io.Writer) error {
+		for i := range 5000 {
+			fmt.Fprintf(out, "%d %s\n", i, long)
+		}
+		return nil
+	}
+	s.push(0, []string{"lines left out here", "remote: -----> live at http://"}, "main")
+}
+
+// between is Limits that lets something happen between git's advertisement of
+// the refs and the push's judgement.
+type between func()
+
+func (f between) Allow(context.Context, string, string, []hooks.Update) error { f(); return nil }
+
+// Two pushes of one commit: the second was told to fetch first.
+func TestPushOfWhatIsLiveAlready(t *testing.T) {
+	s := newServer(t)
+	one := s.commit("one")
+	s.push(0, nil, "main", "main:dev")
+	two := s.commit("two")
+	s.denied = []string{"force"}
+	for _, branch := range []string{"main", "dev"} {
+		s.handler.Limits = between(func() { s.run(s.git.Path("blog"), "update-ref", "refs/heads/"+branch, two, one) })
+		said := s.push(0, []string{fmt.Sprintf("%.7s is ", two), "already"}, "main:"+branch)
+		if strings.Contains(said, "pull") || strings.Contains(said, "stored") {
+			t.Errorf("said:\n%s", said)
+		}
+		s.wantRef("refs/heads/"+branch, two)
+	}
+	s.deploys(1)
+	// Another commit is still not overwritten.
+	three := s.commit("three")
+	s.handler.Limits = between(func() { s.run(s.git.Path("blog"), "update-ref", "refs/heads/main", one, two) })
+	var out bytes.Buffer
+	_, wait := s.start(s.work, &out, "scotch", "main")
+	if status := wait(); status != 1 || !strings.Contains(out.String(), `fetch first: "main" has moved meanwhile`) {
+		t.Errorf("exit status %d:\n%s", status, &out)
+	}
+	if s.ref("refs/heads/main") == three {
+		t.Error("it was overwritten")
+	}
+}
