@@ -151,7 +151,7 @@ White space at the ends of a line is stripped. ` + "`${text:empty}`" + ` protect
 
 ## Keys
 
-*Set in* says which files may set a key..
+*Set in* says which files may set a key: *site* the site files, *app* the app's own file, *source* the ` + "`scotch.cfg`" + ` of its source.
 `
 
 // reference is docs/CONFIGURATION.md.

@@ -106,6 +106,9 @@ func (d *Deployer) finishDestroy(u *destruction) (kept string, err error) {
 	for _, p := range u.Outside {
 		errs = append(errs, d.files.RemoveAll("destroy-outside", p))
 	}
+	for _, p := range u.Outside {
+		removeOwnParents(u.App, p)
+	}
 	for i, place := range u.Places {
 		to, err := d.putAway(place, u.Stamp, u.Purge)
 		errs = append(errs, err)
@@ -114,6 +117,16 @@ func (d *Deployer) finishDestroy(u *destruction) (kept string, err error) {
 		}
 	}
 	return kept, errors.Join(errs...)
+}
+
+// removeOwnParents removes the directories above a path of an app's that bear
+// its name, or are a store of virtualenvs, where nothing is left in them.
+func removeOwnParents(app, path string) {
+	for dir := filepath.Dir(path); filepath.Base(dir) == app || filepath.Base(dir) == ".venvs"; dir = filepath.Dir(dir) {
+		if os.Remove(dir) != nil {
+			return // not empty
+		}
+	}
 }
 
 // unfinishedDestroys are those that an earlier server did not finish, by app.

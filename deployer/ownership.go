@@ -62,11 +62,11 @@ func (d *Deployer) checkUser(a *config.App) error {
 		return err
 	}
 	const hint = "whoever is in it can run code as any app's user: remove the line, and the app gets a user and a group of its own"
-	if a.Group == g.Group() {
-		return fmt.Errorf("[app] group of %q is %q, the web server's group\n%s", a.Name, a.Group, hint)
-	}
 	if slices.Contains(groups, web.Gid) {
 		return fmt.Errorf("[app] user of %q is %q, who is in the web server's group %q\n%s", a.Name, a.User, web.Name, hint)
+	}
+	if a.Group == web.Name {
+		return fmt.Errorf("[app] group of %q is %q, the web server's group\n%s", a.Name, a.Group, hint)
 	}
 	return nil
 }

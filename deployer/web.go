@@ -235,7 +235,7 @@ func (d *Deployer) checkClaims(a *config.App) error {
 		}
 		for _, dom := range a.Domains {
 			if c := (claim{dom, a.URLPrefix}); claims[c] {
-				return fmt.Errorf("%q and %q both claim %s%s\nset [app] domains or url_prefix of one of them: %s config %s set domains=…", a.Name, other, c.domain, c.prefix, d.SSH, a.Name)
+				return fmt.Errorf("%q and %q both claim %s%s\nset [app] domains or url_prefix of one of them, in apps-enabled/NAME.cfg on the server", a.Name, other, c.domain, c.prefix)
 			}
 		}
 	}
