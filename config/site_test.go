@@ -253,3 +253,21 @@ func TestCheckSocketPath(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A mode that keeps the web server and the apps' users out of the directories
+// above theirs would make every deploy fail; standalone there is one user.
+func TestDirModeAndRetiredKeys(t *testing.T) {
+	for text, want := range map[string]string{
+		"[site]\ndirmode = 0711\n":                                 "",
+		"[site]\ndirmode = 0700\n":                                 "write 0711 or more",
+		"[site]\ndirmode = 0700\n[server]\nmode = standalone\n":    "",
+		"[site]\ndirmode = 0655\n[server]\nmode = standalone\n":    "keeps scotch itself out",
+		"[uwsgi]\nreload_command = /etc/init.d/uwsgi restart\n":    "uWSGI is not restarted any more",
+		"[uwsgi]\napp_config = ${app:name}.ini\n[site]\numask=0\n": "[uwsgi] config_path says where",
+	} {
+		_, err := openSite(t, text)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", text, err, want)
+		}
+	}
+}

@@ -35,6 +35,9 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 		App: op.app, Instance: op.id, Dir: op.dir, Commit: c.ID, Subject: c.Subject,
 		By: op.by, Why: op.what, Started: op.started, Root: a.Root, Grace: a.Timeout,
 	}
+	if err := op.d.placeIsFree(a); err != nil {
+		return nil, nil, err
+	}
 	if err := op.d.ensureUser(ctx, a); err != nil {
 		return nil, nil, err
 	}
@@ -159,9 +162,8 @@ func (op *operation) makeDirectories(a *config.App, rec *Record) error {
 			return err
 		}
 		run = a.RunPath
-		op.outside = append(op.outside, run)
 	}
-	if err := f.Mkdir("make-run", run, mode); err != nil {
+	if err := op.newPlace("make-run", "run_path", run); err != nil {
 		return err
 	}
 	if err := op.d.own(a, run, true); err != nil {
@@ -173,12 +175,25 @@ func (op *operation) makeDirectories(a *config.App, rec *Record) error {
 	rec.Source = filepath.Join(op.l.sources(), op.id)
 	if op.elsewhere(a, a.SourcePath) {
 		rec.Source = a.SourcePath
-		op.outside = append(op.outside, a.SourcePath)
 	}
-	if err := f.Mkdir("make-source", rec.Source, mode); err != nil {
+	if err := op.newPlace("make-source", "src_path", rec.Source); err != nil {
 		return err
 	}
 	return op.link("link-source", rec.Source, "src")
+}
+
+// newPlace makes a directory of the new instance. One that is there already is
+// somebody else's, another app's perhaps: it is refused and not touched, now or
+// when the deploy is taken back.
+func (op *operation) newPlace(name, key, path string) error {
+	err := op.d.files.Mkdir(name, path, op.d.site.DirMode)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("[app] %s leads to %q, which is there already\nanother app uses it: give each app a path of its own, with ${name} and ${instance_id} in it", key, path)
+	}
+	if err == nil && !within(op.dir, path) && !within(op.l.dir, path) {
+		op.outside = append(op.outside, path)
+	}
+	return err
 }
 
 // elsewhere tells whether the configuration puts a part of the instance

@@ -44,6 +44,7 @@ type Deployer struct {
 
 	queue queue
 	slots *semaphore.Weighted // deploys at a time on this server
+	wide  int                 // how many
 	webMu sync.Mutex          // render, test and switch of the web server's files
 
 	// ctx ends with the server, cancelled by Close; what runs under it is
@@ -82,6 +83,7 @@ func New(o Options) *Deployer {
 	if n <= 0 {
 		n = runtime.NumCPU()
 	}
+	d.wide = n
 	d.slots = semaphore.NewWeighted(int64(n))
 	d.queue.lines = map[string][]*ticket{}
 	d.ctx, d.stop = context.WithCancelCause(context.Background())

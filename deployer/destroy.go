@@ -91,8 +91,8 @@ func (d *Deployer) planDestruction(app string, a *config.App, l layout, purge bo
 			}
 		}
 	}
-	// A data directory that does not carry the app's name may be others' too.
-	if a != nil && filepath.Base(a.DataPath) == app {
+	// A data directory elsewhere than where scotch puts it may be others' too.
+	if a != nil && a.DataPath == filepath.Join(d.site.Paths.Data, app) {
 		u.Places = append(u.Places, a.DataPath)
 	}
 	u.Places = append(u.Places, l.dir)

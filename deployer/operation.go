@@ -70,7 +70,7 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	defer leave()
 	if t.heavy {
 		if !d.slots.TryAcquire(1) {
-			wait.Note("waiting for one of the server's %s", plural(d.site.Server.Deploys, "deploy slot"))
+			wait.Note("waiting for one of the server's %s", plural(d.wide, "deploy slot"))
 			if err := d.slots.Acquire(ctx, 1); err != nil {
 				return fmt.Errorf("dropped while it waited for its turn: %w", context.Cause(ctx))
 			}

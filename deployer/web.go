@@ -242,6 +242,13 @@ func (d *Deployer) checkClaims(a *config.App) error {
 	return nil
 }
 
+// placeIsFree is checkClaims before anything is built; the switch asks again.
+func (d *Deployer) placeIsFree(a *config.App) error {
+	d.webMu.Lock()
+	defer d.webMu.Unlock()
+	return d.checkClaims(a)
+}
+
 // claimed notes what an app that is live now answers at; nil for none. The
 // caller holds d.webMu.
 func (d *Deployer) claimed(app string, live *Record) {

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 )
 
 // The scripts in testdata/seed are the page of scotch 0.3, example by example,
@@ -95,6 +94,9 @@ const (
 	seedScript = "SCOTCH_TEST_SEED_SCRIPT"
 	seedUV     = "SCOTCH_TEST_SEED_UV"
 )
+
+// seedHome is root's home directory in a script's world.
+const seedHome = "/root"
 
 func runSeed(t *testing.T, program, uv, wheels, script string) {
 	root, err := os.MkdirTemp("/tmp", "seed")
@@ -177,152 +179,6 @@ for v in "1", "2":
 	return dir
 }
 
-// seedWorld is the first process of a script's namespaces: it makes the root,
-// runs the script in it and reaps what loses its parent. When it ends, the
-// kernel ends everything else.
-func seedWorld(root string) int {
-	if err := enterSeedWorld(root); err != nil {
-		fmt.Fprintln(os.Stderr, "making the world of the script:", err)
-		return 1
-	}
-	os.Setenv(seedStage, "script")
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"test", "-test.run=^TestSeed$", "-test.v"}, &syscall.ProcAttr{
-		Dir: "/root", Env: os.Environ(), Files: []uintptr{0, 1, 2},
-	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "starting the script:", err)
-		return 1
-	}
-	for {
-		var status syscall.WaitStatus
-		switch got, err := syscall.Wait4(-1, &status, 0, nil); {
-		case err != nil && err != syscall.EINTR:
-			return 1
-		case got == pid:
-			if status.Exited() {
-				return status.ExitStatus()
-			}
-			return 1
-		}
-	}
-}
-
-func enterSeedWorld(root string) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	outside := filepath.Join(root, "outside")
-	dir := filepath.Join(root, "root")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
-		return err
-	}
-	in := func(path string) string { return filepath.Join(dir, path) }
-	bind := func(path string, flags uintptr) error {
-		if err := os.MkdirAll(in(path), 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount(path, in(path), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		if flags == 0 {
-			return nil
-		}
-		return unix.Mount("", in(path), "", unix.MS_BIND|unix.MS_REMOUNT|flags, "")
-	}
-	for _, path := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"} {
-		if to, err := os.Readlink(path); err == nil {
-			if err := os.Symlink(to, in(path)); err != nil {
-				return err
-			}
-		} else if _, err := os.Stat(path); err == nil {
-			if err := bind(path, unix.MS_RDONLY); err != nil {
-				return err
-			}
-		}
-	}
-	for _, path := range []string{"/dev", "/sys"} {
-		if err := bind(path, 0); err != nil {
-			return err
-		}
-	}
-	for path, mode := range map[string]fs.FileMode{
-		"/proc": 0o555, "/tmp": 0o777 | fs.ModeSticky, "/var/tmp": 0o777 | fs.ModeSticky, "/run": 0o755, "/root": 0o700, "/srv": 0o755, "/seed": 0o755,
-		"/var/local": 0o755, "/var/log/nginx": 0o755, "/var/lib/nginx": 0o755, "/var/cache": 0o755,
-	} {
-		if err := os.MkdirAll(in(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.Chmod(in(path), mode); err != nil {
-			return err
-		}
-	}
-	if err := unix.Mount("proc", in("/proc"), "proc", 0, ""); err != nil {
-		return err
-	}
-	// What administrators install by hand is not part of this.
-	if err := unix.Mount("tmpfs", in("/usr/local"), "tmpfs", 0, "mode=0755"); err != nil {
-		return err
-	}
-	if err := os.Mkdir(in("/usr/local/bin"), 0o755); err != nil {
-		return err
-	}
-	if uv := os.Getenv(seedUV); uv != "" {
-		if err := os.WriteFile(in("/usr/local/bin/uv"), nil, 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount(uv, in("/usr/local/bin/uv"), "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("%s: %w", uv, err)
-		}
-	}
-	script := os.Getenv(seedScript)
-	for _, args := range [][]string{
-		{"cp", "-a", "/etc", in("/etc")},
-		{"cp", filepath.Join(outside, "scotch"), in("/usr/local/bin/scotch")},
-		{"cp", filepath.Join(outside, filepath.Base(script)), in(script)},
-		{"cp", "-r", filepath.Join(outside, "wheels"), in("/srv/wheels")},
-		{"chmod", "-R", "a+rX", in("/srv/wheels")},
-		// What belongs to this machine's own servers, and Debian's default site:
-		// it owns every host on port 80.
-		{"find", in("/etc/nginx/sites-enabled"), in("/etc/nginx/conf.d"), "-mindepth", "1", "-delete"},
-		{"rm", "-rf", in("/etc/scotch"), in("/etc/scotch.cfg"), in("/etc/uwsgi")},
-		{"sed", "-i", `/^scotch[-:]/d`, in("/etc/passwd"), in("/etc/shadow"), in("/etc/group"), in("/etc/gshadow")},
-	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
-		}
-	}
-	if err := unix.Chroot(dir); err != nil {
-		return err
-	}
-	if err := os.Chdir("/root"); err != nil {
-		return err
-	}
-	// The user that git runs as.
-	add := exec.Command("useradd", "--system", "--user-group", "--create-home", "--home-dir", "/var/lib/scotch", "--shell", "/usr/sbin/nologin", "scotch")
-	if out, err := add.CombinedOutput(); err != nil {
-		return fmt.Errorf("useradd scotch: %w: %s", err, out)
-	}
-	return loopbackUp()
-}
-
-// loopbackUp switches lo on: in a new network it is off (netdevice(7)).
-func loopbackUp() error {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(s)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo)
-}
-
 // seedServer is the server of a script.
 type seedServer struct {
 	cmd    *exec.Cmd
@@ -338,14 +194,14 @@ func serverOf(ts *testscript.TestScript) *seedServer {
 
 func setupSeed(e *testscript.Env) error {
 	e.Values[seedServerKey{}] = &seedServer{log: &lockedBuffer{}}
-	e.Setenv("HOME", "/root")
+	e.Setenv("HOME", seedHome)
 	e.Setenv("TMPDIR", "/tmp")
 	e.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	e.Setenv("LANG", "C.UTF-8")
 	e.Setenv("GORACE", quickRace)
 	e.Setenv("WHEELS", "/srv/wheels")
 	config := "[user]\n\tname = Ada\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n[advice]\n\tdetachedHead = false\n"
-	if err := os.WriteFile("/root/.gitconfig", []byte(config), 0o644); err != nil {
+	if err := os.WriteFile(seedHome+"/.gitconfig", []byte(config), 0o644); err != nil {
 		return err
 	}
 	// The distribution's nginx runs already.
