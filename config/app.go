@@ -20,8 +20,9 @@ type Site struct {
 	// Files are the site files that were read, absolute, in the order of reading.
 	Files []string
 
-	layers []layer
-	schema *schema
+	layers     []layer
+	schema     *schema
+	neighbours *neighbours
 }
 
 // Paths are the directories of [paths], absolute.

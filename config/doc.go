@@ -18,9 +18,9 @@
 //   - A file over 1 MiB, a file with more than 5000 keys and sections, and a
 //     value that interpolates to more than 1 MiB or in more than 10000 steps
 //     are errors: a pushed file must not exhaust the server.
-//   - Keys are lower-cased letter by letter; Python has two special cases (the
-//     Turkish İ and the Greek final sigma).
 //   - All errors of a file are reported, not only the first.
+//   - Keys are lower-cased by the Unicode of Go, which may be a year older or
+//     newer than Python's.
 //   - Unknown sections and keys are errors.
 //
 // Values of [env] and [build_env] are secrets: no error of this package quotes one.

@@ -24,7 +24,7 @@ var (
 	envPattern         = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	userPattern        = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	idPattern          = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	labelPattern       = regexp.MustCompile(`^[a-z0-9_][a-z0-9_-]{0,62}$`) // also what an app's name may be
+	labelPattern       = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`) // also what an app's name may be
 	prefixPattern      = regexp.MustCompile(`^/([A-Za-z0-9._-]+/)*$`)
 	healthPattern      = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*$`)
 	relativePattern    = regexp.MustCompile(`^[A-Za-z0-9._@+/-]+$`)
@@ -108,23 +108,27 @@ func parseRoot(s string) (string, error) {
 }
 
 func parsePersist(s string) ([]string, error) {
-	var all []string
+	var (
+		all  []string
+		errs []error
+	)
 	for _, word := range strings.Fields(s) {
 		p, err := parseRelative(word)
-		if err != nil {
-			return nil, err
+		if err == nil && p == "." {
+			err = errors.New("the whole source can't be kept across releases")
 		}
-		if p == "." {
-			return nil, errors.New("the whole source can't be kept across releases")
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
 		for _, other := range all {
 			if strings.HasPrefix(p+"/", other+"/") || strings.HasPrefix(other+"/", p+"/") {
-				return nil, fmt.Errorf("the path %q is inside %q, or the same", p, other)
+				errs = append(errs, fmt.Errorf("the path %q is inside %q, or the same", p, other))
 			}
 		}
 		all = append(all, p)
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 // parseSource takes what git can fetch from without asking or running anything:
@@ -187,6 +191,9 @@ func parseHost(s string) (string, error) {
 	ok := h != "" && len(h) <= 253
 	for label := range strings.SplitSeq(h, ".") {
 		ok = ok && labelPattern.MatchString(label)
+		if code, puny := strings.CutPrefix(label, "xn--"); puny && !validPunycode(code) {
+			return "", fmt.Errorf("the host %q has %q in it, which is no punycode\nwrite what the name is registered as", s, label)
+		}
 	}
 	if !ok {
 		return "", fmt.Errorf("%q is no host's name", s)
@@ -196,8 +203,11 @@ func parseHost(s string) (string, error) {
 
 // parseDomains takes hosts, *.HOST and *, each once.
 func parseDomains(s string) ([]string, error) {
-	var all []string
-	seen := make(map[string]bool)
+	var (
+		all  []string
+		errs []error
+		seen = make(map[string]bool)
+	)
 	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return isSpace(r) || r == ',' }) {
 		domain := word
 		if word != "*" {
@@ -207,7 +217,8 @@ func parseDomains(s string) ([]string, error) {
 				if strings.Contains(name, "*") {
 					err = fmt.Errorf("%q has a * elsewhere than at its beginning\nwrite *.HOST, or * alone for every host", word)
 				}
-				return nil, err
+				errs = append(errs, err)
+				continue
 			}
 			domain = host
 			if wild {
@@ -219,23 +230,19 @@ func parseDomains(s string) ([]string, error) {
 			all = append(all, domain)
 		}
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 // parsePrefix takes a URL path, with or without the last slash.
 func parsePrefix(s string) (string, error) {
-	if !strings.HasSuffix(s, "/") {
-		s += "/"
-	}
-	if err := checkURLPath(s); err != nil {
-		return "", err
-	}
-	return s, nil
+	p := strings.TrimSuffix(s, "/") + "/"
+	return p, checkURLPath(p, s)
 }
 
-func checkURLPath(s string) error {
-	if !prefixPattern.MatchString(s) || strings.Contains(s, "/./") || strings.Contains(s, "/../") {
-		return fmt.Errorf("must be a path such as / or /shop/, of letters, digits and . _ -, not %q", s)
+// checkURLPath checks a URL path that ends with a slash; written is how a person wrote it.
+func checkURLPath(p, written string) error {
+	if !prefixPattern.MatchString(p) || strings.Contains(p, "/./") || strings.Contains(p, "/../") {
+		return fmt.Errorf("must be a path such as / or /shop/, of letters, digits and . _ -, not %q", written)
 	}
 	return nil
 }
@@ -245,7 +252,7 @@ func parseStatic(url, value string) (Static, error) {
 	if !strings.HasPrefix(url, "/") || !strings.HasSuffix(url, "/") {
 		return s, fmt.Errorf("the URL %q must begin and end with /", url)
 	}
-	if err := checkURLPath(url); err != nil {
+	if err := checkURLPath(url, url); err != nil {
 		return s, err
 	}
 	if url == "/" {

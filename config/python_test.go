@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -215,22 +216,42 @@ func differences() map[string]struct {
 		python, ours func(verdict) bool
 	}
 	return map[string]difference{
-		"env keeps the case of keys":         {[]string{"[env]\nPATH=x\n"}, has("env", "path", "=x"), has("env", "PATH", "=x")},
-		"static keeps the case of keys":      {[]string{"[static]\n/A/=x\n"}, has("static", "/a/", "=x"), has("static", "/A/", "=x")},
-		"env may have A and a":               {[]string{"[env]\nA=1\na=2\n"}, refuses, accepts},
-		"DEFAULT stays out of env":           {[]string{"[DEFAULT]\nk=1\n[env]\nX=2\n"}, has("env", "k", "=1"), lacks("env", "k")},
-		"DEFAULT is no part of env":          {[]string{"[DEFAULT]\nk=1\n[env]\nX=${k}\n"}, has("env", "x", "=1"), has("env", "X", "!missing")},
-		"a NUL byte":                         {[]string{"[a]\nk=\x00\n"}, accepts, refuses},
-		"a large file":                       {[]string{big}, accepts, refuses},
-		"many keys":                          {[]string{many.String()}, accepts, refuses},
-		"a value that grows":                 {[]string{laughs}, func(v verdict) bool { return len(v.Values["a"]["k5"]) > 1<<20 }, has("a", "k5", "!much")},
-		"the two special cases of str.lower": {[]string{"[a]\nΑΣ=1\n"}, has("a", "ας", "=1"), has("a", "ασ", "=1")},
+		"env keeps the case of keys":    {[]string{"[env]\nPATH=x\n"}, has("env", "path", "=x"), has("env", "PATH", "=x")},
+		"static keeps the case of keys": {[]string{"[static]\n/A/=x\n"}, has("static", "/a/", "=x"), has("static", "/A/", "=x")},
+		"env may have A and a":          {[]string{"[env]\nA=1\na=2\n"}, refuses, accepts},
+		"DEFAULT stays out of env":      {[]string{"[DEFAULT]\nk=1\n[env]\nX=2\n"}, has("env", "k", "=1"), lacks("env", "k")},
+		"DEFAULT is no part of env":     {[]string{"[DEFAULT]\nk=1\n[env]\nX=${k}\n"}, has("env", "x", "=1"), has("env", "X", "!missing")},
+		"a NUL byte":                    {[]string{"[a]\nk=\x00\n"}, accepts, refuses},
+		"a large file":                  {[]string{big}, accepts, refuses},
+		"many keys":                     {[]string{many.String()}, accepts, refuses},
+		"a value that grows":            {[]string{laughs}, func(v verdict) bool { return len(v.Values["a"]["k5"]) > 1<<20 }, has("a", "k5", "!much")},
 	}
+}
+
+// letterCases are keys of every letter that has a lower case, and of words in
+// which a letter's lower case depends on its neighbours.
+func letterCases() [][]string {
+	var letters, words strings.Builder
+	letters.WriteString("[a]\n")
+	words.WriteString("[a]\n")
+	for r := rune('A'); r <= unicode.MaxRune; r++ {
+		if unicode.ToLower(r) != r || unicode.IsUpper(r) {
+			fmt.Fprintf(&letters, "x%x%cx=1\n", r, r)
+		}
+	}
+	n := 0
+	for _, before := range []string{"", "Α", "a", "1", "Α'", "Α.", "ʰ", "\u0301", "Α\u0301", "Α\u00ad", "ª", "-", "漢", "Ⅷ", "ǅ"} {
+		for _, behind := range []string{"", "Α", "b", "1", "'Α", ".Α", "\u0301", "\u0301Α", ":Α", " Α", "·", "’s", "Σ", "ΣΣ", "İ", "漢"} {
+			n++
+			fmt.Fprintf(&words, "%d_%sΣ%s İ=1\n", n, before, strings.ReplaceAll(behind, ":", "᛬"))
+		}
+	}
+	return [][]string{{letters.String()}, {words.String()}, {"[a]\nİ=1\nI\u0307=2\n"}, {"[a]\nΑΣ=1\nας=2\n"}, {"[a]\nx=${ΑΣ}\nας=2\n"}}
 }
 
 // The syntax is Python's; its own module is the judge.
 func TestSameAsConfigparser(t *testing.T) {
-	cases := append(writtenCases(), generatedCases(1500)...)
+	cases := slices.Concat(writtenCases(), generatedCases(1500), letterCases())
 	answers := askPython(t, cases)
 	refused, failed := 0, 0
 	for i, files := range cases {

@@ -80,7 +80,7 @@ func parse(file string, data []byte) (*document, Errors) {
 	var (
 		section   string
 		inSection bool
-		skipping  bool // lines before the first section, reported once
+		stray     = -1 // indent of the last line before the first section
 		value     []string
 		open      = -1 // index of the entry that a continuation belongs to
 		indent    int
@@ -128,14 +128,19 @@ func parse(file string, data []byte) (*document, Errors) {
 			}
 			kind = badLine
 			if !inSection {
-				if !skipping {
-					skipping = true
-					hint := "begin with a section, such as [app]"
-					if strings.HasPrefix(text, "\ufeff") {
-						hint = "the file begins with a byte order mark: save it without"
-					}
-					fail(n+1, "there is no section header above this line", hint)
+				// A line that goes on with a value is not one more mistake.
+				if deeper := stray >= 0 && indent > stray; deeper {
+					break
 				}
+				hint := ""
+				if stray < 0 {
+					hint = "begin with a section, such as [app]"
+				}
+				if strings.HasPrefix(text, "\ufeff") {
+					hint = "the file begins with a byte order mark: save it without"
+				}
+				stray = indent
+				fail(n+1, "there is no section header above this line", hint)
 				break
 			}
 			i := strings.IndexAny(stripped, "=:")
@@ -197,7 +202,7 @@ func keyName(section, name string) string {
 	if keepsCase(section) {
 		return name
 	}
-	return strings.ToLower(name)
+	return lower(name)
 }
 
 // keepsCase tells whether the keys of a section are names of something outside.

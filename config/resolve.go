@@ -28,6 +28,10 @@ type AppOptions struct {
 	// File is used in place of the content of the app's own file, where it is
 	// not nil: to check a change before it is saved.
 	File []byte
+	// Live tells whether another app is live. Where it is given, the app's
+	// directories are compared with those of all other apps: for a deploy. One
+	// that is live keeps its places; one that is not gives way.
+	Live func(app string) bool
 }
 
 // App reads the configuration of an app. Its error is a *NoAppError where the
@@ -77,6 +81,8 @@ func (s *Site) App(name string, o AppOptions) (*App, error) {
 	s.complete(v, name)
 	a := &App{Values: v, Name: name, InstanceID: id}
 	s.resolveApp(a, &errs)
+	s.apart(a, o.Live, &errs)
+	s.schema.checkApp(s, a, &errs)
 	errs.add(v.check()...)
 	if err := errs.err(); err != nil {
 		return nil, err

@@ -51,6 +51,12 @@ type Key struct {
 type Defaults struct {
 	Name string // of the plugin: "nginx"
 	Text []byte
+	// Check tells what of an app's configuration the plugin can't use, each
+	// time that it is read and the plugin is on: fail once for each wrong
+	// value, err completing "[section] key: ", its next step on a line of its
+	// own. A field of the app is zero where its value is reported already. nil
+	// checks nothing.
+	Check func(a *App, fail func(section, key string, err error))
 }
 
 func (d Defaults) file() string { return d.Name + "/defaults.cfg (built in)" }
@@ -250,10 +256,11 @@ type schema struct {
 	keys     []Key
 	sections []string
 	byRef    map[ref]Key
+	plugins  []Defaults
 }
 
 func newSchema(plugins []Defaults) *schema {
-	s := &schema{keys: Schema(plugins), byRef: make(map[ref]Key)}
+	s := &schema{keys: Schema(plugins), byRef: make(map[ref]Key), plugins: plugins}
 	for _, k := range s.keys {
 		name := k.Name
 		if k.Any {
@@ -330,71 +337,12 @@ func (s *schema) check(d *document, l Layer) Errors {
 	return errs
 }
 
-// retired says what became of a key of scotch 0.3.
-func retired(section, key string) string {
-	switch section + " " + key {
-	case "uwsgi apps_path", "uwsgi app_config":
-		return "scotch 0.3 had it; now [uwsgi] config_path says where the ini files go"
-	case "uwsgi reload_command":
-		return "scotch 0.3 had it; uWSGI is not restarted any more: remove the line"
-	}
-	return ""
-}
-
-// nearest suggests a key for one that is not known: one of another section with
-// this very name, or one of this section that is spelled almost like it.
-func (s *schema) nearest(section, key string) string {
-	for _, k := range s.keys {
-		if k.Section != section && k.Name == key && k.Set != SetNowhere {
-			return fmt.Sprintf("did you mean %s in [%s]?", key, k.Section)
+// checkApp has each plugin that is on check an app's configuration.
+func (s *schema) checkApp(site *Site, a *App, errs *Errors) {
+	t := &typed{v: a.Values, errs: errs}
+	for _, p := range s.plugins {
+		if p.Check != nil && site.Plugins[p.Name] {
+			p.Check(a, t.fail)
 		}
 	}
-	var names []string
-	for _, k := range s.keys {
-		if k.Section == section {
-			names = append(names, k.Name)
-		}
-	}
-	hint := didYouMean(key, names, func(x string) string { return x })
-	if hint == "" && len(names) > 0 {
-		hint = fmt.Sprintf("[%s] has %s", section, strings.Join(names, ", "))
-	}
-	return hint
-}
-
-// didYouMean names the candidate that is spelled most alike, "" where none is.
-func didYouMean(name string, candidates []string, show func(string) string) string {
-	if len(name) > 60 {
-		return ""
-	}
-	best, least := "", 1+min(2, len(name)/2)
-	for _, c := range candidates {
-		if d := distance(strings.ToLower(name), c); d < least {
-			best, least = c, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return "did you mean " + show(best) + "?"
-}
-
-// distance is the Levenshtein distance: letters to insert, remove or change.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			next := diagonal
-			if a[i] != b[j] {
-				next = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
 }

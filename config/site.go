@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +31,7 @@ func Open(o Options) (*Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Site{schema: newSchema(o.Plugins), Plugins: make(map[string]bool)}
+	s := &Site{schema: newSchema(o.Plugins), Plugins: make(map[string]bool), neighbours: new(neighbours)}
 	var errs Errors
 	add := func(l Layer, name string, data []byte) {
 		d, bad := parse(name, data)
@@ -224,7 +225,14 @@ type typed struct {
 	errs *Errors
 }
 
+// fail reports what is wrong with a value; an err of errors.Join is several things.
 func (t *typed) fail(section, key string, err error) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range several.Unwrap() {
+			t.fail(section, key, one)
+		}
+		return
+	}
 	var known *Error
 	if errors.As(err, &known) {
 		t.errs.add(known)
@@ -233,6 +241,8 @@ func (t *typed) fail(section, key string, err error) {
 	problem, hint, _ := strings.Cut(err.Error(), "\n")
 	if isSecret(section) {
 		problem, hint = "the value can't be used", ""
+	} else if raw, _ := t.v.raw(ref{section, key}); commentBehind.MatchString(raw) {
+		hint = strings.TrimPrefix(hint+"\na comment stands on a line of its own: behind a value # and ; are part of it", "\n")
 	}
 	t.errs.add(t.v.errorAt(ref{section, key}, problem, hint))
 }
@@ -282,6 +292,10 @@ func (t *typed) dirMode(mode string) fs.FileMode {
 		return m, err
 	})
 }
+
+// commentBehind is what would be an inline comment, which configparser does not
+// have by default.
+var commentBehind = regexp.MustCompile(`(?m)\s[#;]`)
 
 func text(s string) (string, error) { return s, nil }
 

@@ -15,8 +15,8 @@ import (
 // testPlugins stand for the real ones.
 func testPlugins() []Defaults {
 	return []Defaults{
-		{"uwsgi", []byte("[uwsgi]\n# Where.\nconfig_path = /etc/uwsgi/apps-enabled\nconfig_mode = 0640\n\n# Free.\n[uwsgi_config]\n")},
-		{"nginx", []byte("[nginx]\n# Where.\n# site files only\nconfig_path = /etc/nginx\nlisten = 80\npid_path = /run/nginx.pid\naccess_log =\n\n# An operator's own lines.\n#include = /etc/lines\n")},
+		{Name: "uwsgi", Text: []byte("[uwsgi]\n# Where.\nconfig_path = /etc/uwsgi/apps-enabled\nconfig_mode = 0640\n\n# Free.\n[uwsgi_config]\n")},
+		{Name: "nginx", Text: []byte("[nginx]\n# Where.\n# site files only\nconfig_path = /etc/nginx\nlisten = 80\npid_path = /run/nginx.pid\naccess_log =\n\n# An operator's own lines.\n#include = /etc/lines\n")},
 	}
 }
 
@@ -81,10 +81,10 @@ func TestSiteDefaults(t *testing.T) {
 			MinFree: 200 << 20, MaxPush: 1 << 30, LogSize: 10 << 20, LogKeep: 5, GitUser: "scotch", StopTimeout: 300 * time.Second,
 		},
 		Plugins: map[string]bool{"git": true, "uwsgi": true, "nginx": true},
-		Values:  s.Values, layers: s.layers, schema: s.schema,
+		Values:  s.Values, layers: s.layers, schema: s.schema, neighbours: s.neighbours,
 	}
 	if diff := cmp.Diff(want, s, cmp.Comparer(func(a, b *Values) bool { return a == b }),
-		cmp.Comparer(func(a, b []layer) bool { return len(a) == len(b) }), cmp.Comparer(func(a, b *schema) bool { return a == b }), cmp.AllowUnexported(Site{})); diff != "" {
+		cmp.Comparer(func(a, b []layer) bool { return len(a) == len(b) }), cmp.Comparer(func(a, b *schema) bool { return a == b }), cmp.Comparer(func(a, b *neighbours) bool { return a == b }), cmp.AllowUnexported(Site{})); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -128,7 +128,10 @@ type StatusSet struct {
 // ParseStatusSet reads statuses and ranges of them, separated by white space or
 // commas: "200-399 401 403 404".
 func ParseStatusSet(s string) (StatusSet, error) {
-	var set StatusSet
+	var (
+		set  StatusSet
+		errs []error
+	)
 	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return isSpace(r) || r == ',' }) {
 		from, to, isRange := strings.Cut(word, "-")
 		if !isRange {
@@ -137,9 +140,13 @@ func ParseStatusSet(s string) (StatusSet, error) {
 		low, err1 := strconv.Atoi(from)
 		high, err2 := strconv.Atoi(to)
 		if err1 != nil || err2 != nil || low < 100 || high > 599 || low > high {
-			return StatusSet{}, fmt.Errorf("%q is no HTTP status and no range of them such as 200-399", word)
+			errs = append(errs, fmt.Errorf("%q is no HTTP status and no range of them such as 200-399", word))
+			continue
 		}
 		set.ranges = append(set.ranges, [2]int{low, high})
+	}
+	if len(errs) > 0 {
+		return StatusSet{}, errors.Join(errs...)
 	}
 	if len(set.ranges) == 0 {
 		return StatusSet{}, errors.New("must name a status, such as 200-399")

@@ -86,20 +86,29 @@ func (v *Values) set(r ref, raw string, o Origin) {
 
 // raw returns a value as written, from the section or from [DEFAULT].
 func (v *Values) raw(r ref) (string, bool) {
-	s, err := v.data.GetSection(r.section)
-	if err != nil || r.section == "" {
-		return "", false
-	}
-	if k, err := s.GetKey(r.key); err == nil {
-		return k.Value(), true
+	if raw, ok := v.own(r); ok {
+		return raw, true
 	}
 	if keepsCase(r.section) || r.section == defaultSection {
 		return "", false
 	}
-	if k, err := v.data.Section(defaultSection).GetKey(r.key); err == nil {
-		return k.Value(), true
+	if s, err := v.data.GetSection(r.section); s == nil || err != nil || r.section == "" {
+		return "", false
 	}
-	return "", false
+	return v.own(ref{defaultSection, r.key})
+}
+
+// own is raw without [DEFAULT]. Of a key that is not there ini.v1 makes an
+// error with much ado: origins knows it sooner.
+func (v *Values) own(r ref) (string, bool) {
+	if _, has := v.origins[r]; !has {
+		return "", false
+	}
+	k, err := v.data.Section(r.section).GetKey(r.key)
+	if err != nil {
+		return "", false
+	}
+	return k.Value(), true
 }
 
 func (v *Values) fromDefault(r ref) bool {

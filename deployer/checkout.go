@@ -49,7 +49,7 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 	}
 	src := filepath.Join(rec.Source, filepath.FromSlash(a.Root))
 	if fi, err := os.Stat(src); err != nil || !fi.IsDir() {
-		return nil, nil, fmt.Errorf("[app] root is %q, and the commit has no such directory\npush it, or change root in apps-enabled/%s.cfg on the server", a.Root, op.app)
+		return nil, nil, fmt.Errorf("[app] root is %q, and the commit has no such directory\nadd it and %s, or change root in apps-enabled/%s.cfg on the server", a.Root, again(a), op.app)
 	}
 	if err := op.persist(a, src); err != nil {
 		return nil, nil, err
@@ -61,7 +61,8 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 	}
 	op.report.Step("python", rec.Interpreter.Version+" "+rec.Interpreter.Path+why(rec.Interpreter.Why), since(begin))
 
-	if err := op.virtualenv(ctx, a, rec, src, clean); err != nil {
+	err = op.withKey(a, func(a *config.App) error { return op.virtualenv(ctx, a, rec, src, clean) })
+	if err != nil {
 		return nil, nil, err
 	}
 
@@ -78,7 +79,8 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 		if err := op.d.ownTree(a, rec.Source); err != nil {
 			return nil, nil, err
 		}
-		if err := op.command(ctx, a, rec, "build", a.Build, a.BuildEnv); err != nil {
+		err := op.withKey(a, func(a *config.App) error { return op.command(ctx, a, rec, "build", a.Build, a.BuildEnv) })
+		if err != nil {
 			return nil, nil, err
 		}
 	}
@@ -127,7 +129,7 @@ func why(s string) string {
 func (op *operation) configure(ctx context.Context, c Commit) (*config.App, error) {
 	// [app] root is for the app's own file to say, so it is known before the
 	// tree's scotch.cfg is.
-	base, err := op.d.site.App(op.app, config.AppOptions{InstanceID: op.id})
+	base, err := op.d.site.App(op.app, config.AppOptions{InstanceID: op.id, Live: op.d.isLive})
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +141,11 @@ func (op *operation) configure(ctx context.Context, c Commit) (*config.App, erro
 	if err != nil {
 		return nil, fmt.Errorf("reading %q from the commit: %w", name, err)
 	}
-	return op.d.site.App(op.app, config.AppOptions{InstanceID: op.id, Source: data, SourceName: name})
+	return op.d.site.App(op.app, config.AppOptions{InstanceID: op.id, Source: data, SourceName: name, Live: op.d.isLive})
 }
+
+// isLive tells whether an app has an instance that serves, and so holds its places.
+func (d *Deployer) isLive(app string) bool { return d.layout(app).liveID() != "" }
 
 // makeDirectories makes what an instance has beside its source and venv. Where
 // the configuration puts a part elsewhere, the instance links to it, so that

@@ -92,7 +92,10 @@ func (d *Deployer) DeployRef(ctx context.Context, app, ref, by string, clean boo
 // URL, either of which may be a token.
 func redacted(source string) string {
 	u, err := url.Parse(source)
-	if err != nil || u.User == nil || u.Scheme == "ssh" {
+	if err != nil || u.User == nil {
+		return source
+	}
+	if _, has := u.User.Password(); !has && u.Scheme == "ssh" {
 		return source
 	}
 	u.User = url.User("xxxxx")
@@ -152,7 +155,11 @@ func (op *operation) deploy(ctx context.Context, req Request) (Result, error) {
 
 // live is the last line of an operation that went live.
 func (op *operation) live(rec *Record) {
-	op.report.Headline("%-56s %s", "live at "+rec.URL, seconds(time.Since(op.started)))
+	line, more := op.d.outcome(rec)
+	op.report.Headline("%-56s %s", line, seconds(time.Since(op.started)))
+	if more != "" {
+		op.report.Note("%s", more)
+	}
 }
 
 // releaseRefs is the transaction that goes with a deploy's switch: the branch

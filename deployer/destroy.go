@@ -95,7 +95,7 @@ func (d *Deployer) planDestruction(app string, a *config.App, l layout, purge bo
 	if a != nil && a.DataPath == filepath.Join(d.site.Paths.Data, app) {
 		u.Places = append(u.Places, a.DataPath)
 	}
-	u.Places = append(u.Places, l.dir)
+	u.Places = append(append(u.Places, d.keyPlaces(app)...), l.dir)
 	return u, nil
 }
 

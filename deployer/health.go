@@ -43,9 +43,9 @@ func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, 
 		case <-patience.C:
 			op.report.Note("the app is not ready yet")
 		case <-running.Done():
-			next := "its output above says why; mend it and push again"
+			next := "its output above says why; mend it and " + again(a)
 			if op.showLog(plan, "the app's output") {
-				next = "the traceback above names the line; mend it and push again"
+				next = "the traceback above names the line; mend it and " + again(a)
 			}
 			return fmt.Errorf("the app did not start: %s %s\n%s", op.d.serverName(), ended(running), next)
 		case <-ctx.Done():

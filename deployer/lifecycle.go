@@ -75,11 +75,15 @@ func (d *Deployer) Restart(ctx context.Context, app, by string, out io.Writer) e
 // StartApp starts a stopped app; one that runs is left alone.
 func (d *Deployer) StartApp(ctx context.Context, app, by string, out io.Writer) error {
 	if _, err := os.Stat(d.layout(app).stopped()); err != nil {
-		if _, err := d.liveRecord(app); err != nil {
+		live, err := d.liveRecord(app)
+		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s runs already\n", app)
-		return nil
+		// One that was switched to while [plugins] had no server for it never ran.
+		if live.Plan == nil || live.Plan.runs() {
+			fmt.Fprintf(out, "%s runs already\n", app)
+			return nil
+		}
 	}
 	return d.renew(ctx, app, by, "start", out)
 }
@@ -138,7 +142,11 @@ func (d *Deployer) configureTree(live *Record, id string) (*config.App, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.site.App(live.App, config.AppOptions{InstanceID: id, Source: data, SourceName: "scotch.cfg"})
+	o := config.AppOptions{InstanceID: id, Source: data, SourceName: "scotch.cfg"}
+	if id != "" { // a new instance
+		o.Live = d.isLive
+	}
+	return d.site.App(live.App, o)
 }
 
 // treeConfig reads the scotch.cfg of a release's source, nil where it has none.

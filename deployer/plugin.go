@@ -50,6 +50,28 @@ type Source interface {
 	Export(ctx context.Context, app string, c Commit, dst string) (ExportStats, error)
 }
 
+// DeployKeys is an extra ability of a Source: each app has an ssh key of its
+// own, by which it reads private repositories.
+type DeployKeys interface {
+	// DeployKey returns the public half of the app's key, as in a .pub file. It
+	// is made at its first use.
+	DeployKey(app string) (public string, err error)
+	// DeployKeyDir is where the key is kept, also where there is none. It goes
+	// with the app.
+	DeployKeyDir(app string) string
+	// Lend lets processes of the user, "" for the server's own, use the key
+	// until the loan ends, without seeing it. nil: there is nothing to lend.
+	Lend(app, user string) (*KeyLoan, error)
+}
+
+// KeyLoan is an app's deploy key that was lent. Its End must be called.
+type KeyLoan struct {
+	SSHCommand string      // for GIT_SSH_COMMAND
+	Asked      func() bool // whether somebody asked for a key
+	// End takes the key back, and says which host keys were pinned meanwhile.
+	End func() (pinned []string, err error)
+}
+
 // RefUpdate is one change of a transaction on refs. Old is compared with the
 // ref's value first: 40 zeros say that it must not exist, an empty Old compares
 // nothing. An empty New deletes the ref.
@@ -139,12 +161,23 @@ type Toolchain interface {
 	// Dependencies reads what src declares. extra are packages to install besides.
 	Dependencies(ctx context.Context, app *config.App, src string, in Interpreter, extra []string) (Dependencies, error)
 	// Install makes a whole virtualenv in dir, which is empty or does not exist,
-	// and returns what is in it, one NAME==VERSION each, sorted. env is the whole
+	// and returns what is in it, sorted: NAME==VERSION from an index, NAME @ ADDRESS
+	// with the commit or hash from elsewhere, NAME @ ./PATH out of the source, all
+	// without credentials. env is the whole
 	// environment of the installer, user and group who it runs as.
 	// Half a virtualenv is left in dir when it fails: the caller removes it.
 	Install(ctx context.Context, in InstallRequest) ([]string, error)
 	// EntryPoint finds the app's WSGI callable: the configured one, or by reading files.
 	EntryPoint(app *config.App, src string) (EntryPoint, error)
+}
+
+// Checker is an extra ability of a Toolchain: it tells whether an interpreter is
+// still the one that a virtualenv was made with.
+type Checker interface {
+	// Changed says why the virtualenv can't be relied on any more ("" where it
+	// can): its interpreter is gone, fails, or is of another minor version than
+	// in says. It is cheap to call for every app: each interpreter is looked at once.
+	Changed(ctx context.Context, in Interpreter, venv string) (why string, err error)
 }
 
 // InstallRequest is what Toolchain.Install gets.
@@ -155,9 +188,12 @@ type InstallRequest struct {
 	Interpreter Interpreter
 	Deps        Dependencies
 	Extra       []string // as for Dependencies
-	Env         []string
-	Out         io.Writer     // gets the installer's output as it comes
-	Timeout     time.Duration // of each command
+	// Pinned is what an earlier Install returned. Where not empty exactly these
+	// packages are installed, besides Extra, and nothing is resolved.
+	Pinned  []string
+	Env     []string
+	Out     io.Writer     // gets the installer's output as it comes
+	Timeout time.Duration // of each command
 }
 
 // EntryPoint is where an application server finds the app.

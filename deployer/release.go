@@ -5,104 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"scotch/config"
 )
-
-// Status is an app as a list shows it.
-type Status struct {
-	App     string `json:"app"`
-	State   string `json:"state"` // "running", "stopped", "down", "not run by scotch", "never deployed", "broken configuration"
-	Release int    `json:"release,omitempty"`
-	Commit  string `json:"commit,omitempty"`
-	Subject string `json:"subject,omitempty"`
-	URL     string `json:"url,omitempty"`
-	// URLs are one for each of its domains, URL the first of them.
-	URLs   []string `json:"urls,omitempty"`
-	Detail string   `json:"detail,omitempty"`
-}
-
-// List returns the apps, in the order of their names. It reads files only;
-// whether processes run it knows of a started server, and elsewhere from what
-// the runner recorded.
-func (d *Deployer) List() ([]Status, error) {
-	names, err := d.site.Apps()
-	list := make([]Status, 0, len(names))
-	for _, n := range names {
-		list = append(list, d.status(n))
-	}
-	return list, err
-}
-
-func (d *Deployer) status(app string) Status {
-	s := Status{App: app}
-	a, err := d.app(app)
-	if err != nil {
-		s.State, s.Detail = "broken configuration", FirstLine(err.Error())
-	} else {
-		s.URL, s.URLs = d.WebServer.URL(a), d.urls(app, a.Domains, a.URLPrefix)
-	}
-	l := d.layout(app)
-	live, err := l.live()
-	if err != nil {
-		if s.State == "" {
-			s.State = "never deployed"
-		}
-		return s
-	}
-	s.Release, s.Commit, s.Subject = live.Release, live.Commit, Neutral(live.Subject)
-	if live.URL != "" {
-		s.URL, s.URLs = live.URL, d.urls(app, live.Domains, live.URLPrefix)
-	}
-	switch {
-	case s.State != "":
-	case isThere(l.stopped()):
-		s.State = "stopped"
-	case live.Plan != nil && !live.Plan.runs():
-		s.State = "not run by scotch"
-	case d.runs(app, live):
-		s.State = "running"
-	default:
-		s.State = "down"
-	}
-	return s
-}
-
-// urls are where an app is reached, by each of its domains, the best one first.
-func (d *Deployer) urls(app string, domains []string, prefix string) []string {
-	urls := []string{d.WebServer.URL(&config.App{Name: app, Domains: domains, URLPrefix: prefix})}
-	for _, dom := range domains {
-		if u := d.WebServer.URL(&config.App{Name: app, Domains: []string{dom}, URLPrefix: prefix}); !slices.Contains(urls, u) {
-			urls = append(urls, u)
-		}
-	}
-	return urls
-}
-
-func isThere(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
-func (d *Deployer) runs(app string, live *Record) bool {
-	d.mu.Lock()
-	started, m := d.started, d.state(app).live
-	d.mu.Unlock()
-	if started {
-		if m == nil {
-			return false
-		}
-		r, _ := m.process()
-		return r != nil
-	}
-	if live.Plan == nil {
-		return false
-	}
-	_, err := d.Runner.Adopt(live.Plan.Process)
-	return err == nil
-}
 
 // Release is one release of an app as `releases` shows it.
 type Release struct {
@@ -353,23 +259,6 @@ func (d *Deployer) removeInstance(app string, l layout, id string) error {
 		errs = append(errs, d.files.RemoveAll("free-instance", p))
 	}
 	return errors.Join(errs...)
-}
-
-// Configuration returns all of an app's merged configuration: the files as they
-// are now, with the scotch.cfg of the source that is live.
-func (d *Deployer) Configuration(app string) ([]config.Entry, error) {
-	var o config.AppOptions
-	if live, err := d.layout(app).live(); err == nil {
-		// Who may not read the source sees the rest.
-		if o.Source, err = treeConfig(live); err == nil {
-			o.SourceName = filepath.Join(live.Source, filepath.FromSlash(live.Root), "scotch.cfg")
-		}
-	}
-	a, err := d.site.App(app, o)
-	if err != nil {
-		return nil, err
-	}
-	return a.Entries(), nil
 }
 
 // URLPattern is where apps are reached, with NAME for their names.

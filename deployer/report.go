@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"scotch/config"
 )
 
 // Report is what a person reads of a deploy, line by line, in the push response
@@ -72,6 +74,15 @@ func (r *Report) Fail(app string, err error) {
 	for l := range strings.Lines(rest) {
 		r.line("       " + strings.TrimSpace(l))
 	}
+}
+
+// again is the next step of a person whose deploy failed: an app whose file
+// names a source is not pushed to.
+func again(a *config.App) string {
+	if a.Source != "" {
+		return "deploy again: scotch deploy " + a.Name
+	}
+	return "push again"
 }
 
 // Output returns a writer for what an installer or a command of the app

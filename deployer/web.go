@@ -67,6 +67,10 @@ func (d *Deployer) publish(ctx context.Context, a *config.App, l layout, rec, ol
 			return nil, errors.Join(err, p.restore())
 		}
 	}
+	if off(d.WebServer) != nil {
+		p.what = p.unpublished()
+		return p, nil
+	}
 	if len(p.order) == 0 {
 		return p, nil
 	}
@@ -193,7 +197,7 @@ func (d *Deployer) testWeb(ctx context.Context, ours []string) error {
 	if err := d.Runner.Run(ctx, test); err != nil {
 		why := FirstLine(out.String())
 		if m := inFile.FindStringSubmatch(out.String()); m != nil && !slices.Contains(ours, m[1]) {
-			return fmt.Errorf("%s refuses its configuration: %s\nthe culprit is %s line %s, which is not a file of this app: mend it, then push again", d.webName(), why, m[1], m[2])
+			return fmt.Errorf("%s refuses its configuration: %s\nthe culprit is %s line %s, which is not a file of this app: mend it, then try again", d.webName(), why, m[1], m[2])
 		}
 		return fmt.Errorf("%s refuses its configuration: %w\n%s", d.webName(), err, strings.TrimSpace(Neutral(out.String())))
 	}

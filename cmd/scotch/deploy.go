@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,17 @@ Of several apps the others go on when one fails; the exit status is 1 then.`,
 	s.add(root, cmd, rights{verb: access.VerbDeploy, apps: allApps})
 }
 
+// once leaves out what was named before.
+func once(names []string) []string {
+	var all []string
+	for _, n := range names {
+		if !slices.Contains(all, n) {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
 // each runs work on the named apps, or on all of them, one after the other.
 // When one fails, the others go on.
 func (s *session) each(ctx context.Context, names []string, all bool, verb access.Verb, work func(context.Context, string) error) error {
@@ -48,6 +60,7 @@ func (s *session) each(ctx context.Context, names []string, all bool, verb acces
 			}
 		}
 	}
+	names = once(names)
 	if len(names) == 1 {
 		return work(ctx, names[0])
 	}

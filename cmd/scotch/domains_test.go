@@ -167,6 +167,63 @@ func (s *standaloneWorld) checkPlaces(host string, places ...place) {
 	}
 }
 
+// A host that an app claims is that app's and no one else's, whatever its
+// prefix: where no app that claims the very host has a path, the answer is 404,
+// and not an app with a wildcard or with *, as nginx has it of server_name. An
+// exact name wins over a wildcard, the longer wildcard over the shorter, any
+// over *.
+func TestClaimedHosts(t *testing.T) {
+	t.Parallel()
+	s := newStandaloneWorld(t)
+	s.configure("all", "domains = *\n")
+	s.configure("wild", "domains = *.x.localhost\nurl_prefix = /w/\n")
+	s.configure("deep", "domains = *.y.x.localhost\n")
+	s.configure("exact", "domains = a.x.localhost\nurl_prefix = /a/\n")
+	s.must("deploy", "all", "wild", "deep", "exact")
+	all, wild, deep, exact := place{"all", "/"}, place{"wild", "/w/"}, place{"deep", "/"}, place{"exact", "/a/"}
+	nobody := place{}
+	check := func(host, path string, p place) {
+		t.Helper()
+		status, got, _ := s.echo(host, path)
+		if want := map[bool]int{true: http.StatusOK, false: http.StatusNotFound}[p.app != ""]; status != want || got.App != p.app {
+			t.Errorf("http://%s%s: status %d from %q, want %d from %q", host, path, status, got.App, want, p.app)
+		}
+	}
+	for _, c := range []struct {
+		host, path string
+		of         place
+	}{
+		{"a.x.localhost", "/a/", exact},
+		{"a.x.localhost", "/", nobody},
+		{"a.x.localhost", "/w/", nobody}, // nor below the wildcard's prefix
+		{"a.x.localhost", "/other", nobody},
+		{"b.x.localhost", "/w/", wild},
+		{"b.x.localhost", "/", nobody},
+		{"b.x.localhost", "/a/", nobody},
+		{"b.y.x.localhost", "/", deep},
+		{"b.y.x.localhost", "/w/", deep},
+		{"x.localhost", "/", all}, // *.x.localhost is what is below it
+		{"else.example", "/", all},
+		{"127.0.0.1", "/a/", all},
+	} {
+		check(c.host, c.path, c.of)
+	}
+	// What is to answer there says so: it claims the host as well.
+	s.configure("all", "domains = * a.x.localhost\n")
+	s.must("restart", "all")
+	check("a.x.localhost", "/", all)
+	check("a.x.localhost", "/a/", exact)
+	check("b.x.localhost", "/", nobody)
+	// A host is free once nobody claims it any more.
+	s.must("destroy", "exact", "--force")
+	s.configure("all", "domains = *\n")
+	s.must("restart", "all")
+	check("a.x.localhost", "/", nobody) // the wildcard's
+	check("a.x.localhost", "/w/", wild)
+	s.must("destroy", "wild", "--force")
+	check("a.x.localhost", "/", all)
+}
+
 // Two apps can't have one place. Who comes second is refused, with both names,
 // and both go on where they were; after a restart of the server it is the same
 // one that is refused, whatever the refused one's file says by then.

@@ -3,11 +3,12 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"scotch/config"
+	"scotch/deployer"
 	"scotch/gitserver/access"
 )
 
@@ -16,18 +17,23 @@ func (s *session) addDump(root *cobra.Command) {
 	cmd := &cobra.Command{
 		Use:   "dump APP...",
 		Short: "the merged configuration of apps",
-		Args:  cobra.MinimumNArgs(1),
+		Long: `Shows each value of an app's merged configuration as it counts: where the files
+leave it to scotch, what scotch found out; where that can't be known yet, the
+rule in words. --origin names the file and line of each, or says why it counts.
+
+The values of [env] and [build_env], those that refer to them, and the name and
+password in a source's URL may be secrets: ` + masked + ` stands for each.`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all := map[string][]config.Entry{}
+			args = once(args)
+			all := map[string][]deployer.Setting{}
 			for _, name := range args {
-				entries, err := s.srv.deployer.Configuration(name)
+				settings, err := s.srv.deployer.Configuration(cmd.Context(), name)
 				if err != nil {
 					return err
 				}
-				for i := range entries {
-					maskSecrets(&entries[i])
-				}
-				all[name] = entries
+				maskSecrets(settings)
+				all[name] = settings
 			}
 			if asJSON {
 				return printJSON(s.stdout, all)
@@ -45,7 +51,7 @@ func (s *session) addDump(root *cobra.Command) {
 					// Lines after the first are indented, as in a file.
 					fmt.Fprintf(s.stdout, "%s = %s", e.Key, strings.ReplaceAll(e.Value, "\n", "\n    "))
 					if origin {
-						fmt.Fprintf(s.stdout, "  ; %s", e.Origin)
+						fmt.Fprintf(s.stdout, "  ; %s", e.From())
 					}
 					fmt.Fprintln(s.stdout)
 				}
@@ -61,20 +67,69 @@ func (s *session) addDump(root *cobra.Command) {
 // masked stands for a value that may be a secret.
 const masked = "********"
 
-// maskSecrets takes out of a value what may be a secret: all of [env] and
-// [build_env], what refers to them, and who reads a source and by which
-// password or token.
-func maskSecrets(e *config.Entry) {
-	switch {
-	case e.Section == "env" || e.Section == "build_env":
-		e.Value, e.Raw = masked, masked
-	case strings.Contains(e.Raw, "${env:") || strings.Contains(e.Raw, "${build_env:"):
-		e.Value = masked
-	case e.Section == "app" && e.Key == "src":
-		if u, err := url.Parse(e.Value); err == nil && u.User != nil && u.Scheme != "ssh" {
-			u.User = nil
-			e.Value = strings.Replace(u.String(), "://", "://"+masked+"@", 1)
-			e.Raw = e.Value
+// maskSecrets takes out of values what may be a secret: all of [env] and
+// [build_env], what refers to them, directly or by way of another value, and
+// who reads a source and by which password or token.
+func maskSecrets(all []deployer.Setting) {
+	secret := map[string]bool{}
+	for grew := true; grew; {
+		grew = false
+		for _, e := range all {
+			name := e.Section + ":" + e.Key
+			if secret[name] || !isSecret(e, secret) {
+				continue
+			}
+			secret[name], grew = true, true
 		}
 	}
+	for i := range all {
+		e := &all[i]
+		switch {
+		case holdsVariables(e.Section):
+			e.Value, e.Raw = masked, masked
+		case secret[e.Section+":"+e.Key]:
+			e.Value = masked // as written it is a name
+		case e.Section == "app" && e.Key == "src":
+			e.Value, e.Raw = withoutUser(e.Value), withoutUser(e.Raw)
+		}
+	}
+}
+
+func holdsVariables(section string) bool { return section == "env" || section == "build_env" }
+
+// reference is ${key} or ${section:key}, as configparser's extended
+// interpolation has it. That $${ is none of them does not matter here.
+var reference = regexp.MustCompile(`\$\{([^}]*)\}`)
+
+func isSecret(e deployer.Setting, secret map[string]bool) bool {
+	if holdsVariables(e.Section) {
+		return true
+	}
+	for _, m := range reference.FindAllStringSubmatch(e.Raw, -1) {
+		section, key, ok := strings.Cut(m[1], ":")
+		if !ok {
+			section, key = e.Section, m[1]
+		}
+		if holdsVariables(section) || secret[section+":"+strings.ToLower(key)] || secret["DEFAULT:"+strings.ToLower(key)] {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutUser masks the user and the password of a source's URL, of ssh's the
+// password alone: its user is no secret.
+func withoutUser(source string) string {
+	u, err := url.Parse(source)
+	if err != nil || u.User == nil {
+		return source
+	}
+	as := masked
+	if _, password := u.User.Password(); u.Scheme == "ssh" && !password {
+		return source
+	} else if u.Scheme == "ssh" {
+		as = url.User(u.User.Username()).String() + ":" + masked
+	}
+	u.User = nil
+	return strings.Replace(u.String(), "://", "://"+as+"@", 1)
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -27,6 +30,9 @@ func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func
 		return err
 	}
 	call := control.Call{Args: serverArgs(cmd, args), Stdin: r.stdin, Version: version()}
+	if len(s.files) > 0 {
+		call.Files = site.Files
+	}
 	code, err := control.Do(cmd.Context(), filepath.Join(site.Paths.Run, socketName), call, s.stdin, s.stdout, s.stderr)
 	switch {
 	case errors.Is(err, control.ErrNoServer) && len(site.Files) == 0 && !isDir(site.Paths.AppsEnabled):
@@ -99,4 +105,35 @@ func offline(site *config.Site) (*server, error) {
 		return nil, err
 	}
 	return &server{site: site, deployer: deployer.New(p.options(site, log)), log: log}, nil
+}
+
+// otherFiles warns of site files that a command was given and that are not
+// those of the server that it found: they count for nothing. Empty where they
+// are the same files, by whatever names.
+func otherFiles(given, counts []string) string {
+	if len(given) == 0 || slices.EqualFunc(given, counts, sameFile) {
+		return ""
+	}
+	return deployer.Neutral(fmt.Sprintf("scotch: -c %s is not what this server was started with, and does not count: that is %s",
+		quoted(given), quoted(counts)))
+}
+
+func quoted(files []string) string {
+	if len(files) == 0 {
+		return "no site file"
+	}
+	all := make([]string, 0, len(files))
+	for _, f := range files {
+		all = append(all, strconv.Quote(f))
+	}
+	return strings.Join(all, ", ")
+}
+
+func sameFile(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }

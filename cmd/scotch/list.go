@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,8 @@ func (s *session) addList(root *cobra.Command) {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "the apps with their URLs, release and state",
+		Long: `Lists the apps: name, state, what is live, the URLs. Below the table stands what is
+wrong with those that are not well, and the next step.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := s.srv.deployer.List()
 			list = slices.DeleteFunc(list, func(a deployer.Status) bool { return !access.May(s.who, access.VerbList, a.App) })
@@ -41,13 +44,41 @@ func (s *session) addList(root *cobra.Command) {
 						fmt.Fprintf(w, "\t\t\t%s\n", u)
 					}
 				}
-				if a.Detail != "" {
-					fmt.Fprintf(w, "\t%s\t\t\n", a.Detail)
-				}
 			}
-			return w.Flush()
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			s.listTroubles(list)
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
 	s.add(root, cmd, rights{verb: access.VerbList, offline: true})
+}
+
+// listTroubles says, below the table, what is wrong with whom and what to do:
+// errors are long and would widen a column for all.
+func (s *session) listTroubles(list []deployer.Status) {
+	for _, a := range list {
+		if a.Detail == "" {
+			continue
+		}
+		next := ""
+		switch {
+		case a.State == deployer.StateFailed:
+			next = fmt.Sprintf("its log: logs %s --deploy", a.App)
+		case len(a.Errors) > 1:
+			next = fmt.Sprintf("and %d more, with their mends: dump %s", len(a.Errors)-1, a.App)
+		case len(a.Errors) == 1:
+			next = fmt.Sprintf("its mend: dump %s", a.App)
+		}
+		what := a.State + ": " + a.Detail
+		if a.State == deployer.StateFailed && strings.HasPrefix(a.Detail, "deploy failed") {
+			what = "first " + a.Detail
+		}
+		fmt.Fprintf(s.stdout, "\n%s: %s\n", a.App, what)
+		if next != "" {
+			fmt.Fprintf(s.stdout, "  %s\n", next)
+		}
+	}
 }

@@ -49,7 +49,7 @@ func choose[S any](site *config.Site, run deployer.Runner, part string, from []p
 			continue
 		}
 		if name != "" {
-			return off, fmt.Errorf("[plugins] has both %s and %s on, and there is one %s\nturn one of them off: %s = off", name, p.defaults.Name, part, name)
+			return off, switchError(site, p.defaults.Name, fmt.Sprintf("both %s and %s are on, and there is one %s", name, p.defaults.Name, part), fmt.Sprintf("turn one of them off: %s = off", name))
 		}
 		var err error
 		if chosen, err = p.open(site, run); err != nil {
@@ -58,6 +58,20 @@ func choose[S any](site *config.Site, run deployer.Runner, part string, from []p
 		name = p.defaults.Name
 	}
 	return chosen, nil
+}
+
+// switchError is what is wrong with a line of [plugins].
+func switchError(site *config.Site, name, problem, hint string) error {
+	at := site.Origin("plugins", name)
+	return &config.Error{File: at.File, Line: at.Line, Section: "plugins", Key: name, Problem: problem, Hint: hint}
+}
+
+// namesOf are the plugins to choose from, as [plugins] has them.
+func namesOf[S any](from []plugin[S]) (names []string) {
+	for _, p := range from {
+		names = append(names, p.defaults.Name)
+	}
+	return names
 }
 
 // plugins are the parts that a server is made of.
@@ -92,21 +106,24 @@ func defaultsOf[S any](from []plugin[S]) (layers [2][]config.Defaults) {
 
 func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 	if !isOn(site, "git") {
-		return nil, errors.New("[plugins] turns git off, and there is no other source yet\nturn it on: git = on")
+		return nil, switchError(site, "git", "is off, and there is no other source yet", "turn it on: git = on")
 	}
 	p := &plugins{}
 	p.runner = direct.New(site.Paths.Run, direct.Options{})
-	p.git = git.New(site.Paths.Repositories, p.runner, git.Options{User: gitUser(site), FetchEnv: fetchEnv(site)})
+	p.git = git.New(site.Paths.Repositories, p.runner, git.Options{
+		User: gitUser(site), FetchEnv: fetchEnv(site),
+		Keys: filepath.Join(site.Paths.Configuration, "keys"), Run: filepath.Join(site.Paths.Run, "keys"),
+	})
 	p.toolchain = python.New(p.runner, python.Options{
 		Path:  os.Getenv("PATH"),
 		Home:  os.Getenv("HOME"),
 		Cache: func(a *config.App) string { return installerCache(site, a) },
 	})
 	var err error
-	if p.app, err = choose[deployer.AppServer](site, p.runner, "application server", appServers(), deployer.NoAppServer{}); err != nil {
+	if p.app, err = choose[deployer.AppServer](site, p.runner, "application server", appServers(), deployer.NoAppServer{Plugins: namesOf(appServers())}); err != nil {
 		return nil, err
 	}
-	off := deployer.NoWebServer{Socket: func(app string) string {
+	off := deployer.NoWebServer{Plugins: namesOf(webServers()), Socket: func(app string) string {
 		return p.app.Socket(filepath.Join(site.Paths.Instances, app, "current", "run"))
 	}}
 	if site.Mode != "standalone" {
@@ -149,17 +166,22 @@ func installerCache(site *config.Site, a *config.App) string {
 	return dir
 }
 
-// fetchEnv is what a fetch of [app] src finds in its environment. A standalone
-// server's owner fetches with the keys and the proxy that their shell has.
+// fetchEnv is what a fetch of [app] src finds in its environment: the server's
+// proxies and trust store, and in standalone mode the keys of the owner's shell.
 func fetchEnv(site *config.Site) func(app string) []string {
-	if site.Mode != "standalone" {
-		return nil
+	names := []string{"http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"}
+	if site.Mode == "standalone" {
+		names = append(names, "HOME", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND")
 	}
 	var env []string
-	for _, name := range []string{"HOME", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"} {
+	for _, name := range names {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
+	}
+	// git with GnuTLS does not know the variable that others know.
+	if v, ok := os.LookupEnv("SSL_CERT_FILE"); ok && os.Getenv("GIT_SSL_CAINFO") == "" {
+		env = append(env, "SSL_CERT_FILE="+v, "GIT_SSL_CAINFO="+v)
 	}
 	return func(string) []string { return env }
 }

@@ -37,7 +37,7 @@ patience = 30
 		{"", "uwsgi", ""},
 		{"[plugins]\nuwsgi = off\ngunicorn = on\n[gunicorn]\npatience = 10\n", "gunicorn", ""},
 		{"[plugins]\nuwsgi = off\n", "", ""},
-		{"[plugins]\ngunicorn = on\n", "", "both uwsgi and gunicorn on"},
+		{"[plugins]\ngunicorn = on\n", "", "scotch.cfg:2: [plugins] gunicorn: both uwsgi and gunicorn are on"},
 	} {
 		file := filepath.Join(t.TempDir(), "scotch.cfg")
 		if err := os.WriteFile(file, []byte(c.site), 0o600); err != nil {

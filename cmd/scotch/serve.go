@@ -254,6 +254,9 @@ func (s *server) command(ctx context.Context, who access.Identity, c gitserver.C
 
 // call runs a command that came over the control socket.
 func (s *server) call(ctx context.Context, c control.Call, stdin io.Reader, stdout, stderr io.Writer) int {
+	if w := otherFiles(c.Files, s.site.Files); w != "" {
+		fmt.Fprintln(stderr, w)
+	}
 	run := &session{who: local(), stdin: stdin, stdout: stdout, stderr: stderr, srv: s}
 	return run.execute(ctx, append([]string{}, c.Args...))
 }

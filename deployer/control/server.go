@@ -21,6 +21,9 @@ type Call struct {
 	Args []string `json:"args"`
 	// Stdin tells that the command reads its input, which follows.
 	Stdin bool `json:"stdin,omitempty"`
+	// Files are the site files that the client was told to read (-c), absolute.
+	// They found the server and are nothing else to it.
+	Files []string `json:"files,omitempty"`
 	// Version of the client's program; the two may differ after an upgrade.
 	Version string `json:"version,omitempty"`
 }

@@ -12,6 +12,12 @@
 //
 // Every git runs with an environment made from nothing: no system's or user's
 // configuration, no hooks, no terminal. The package starts no process itself; a
-// deployer.Runner does. It writes nothing but repositories below its root and
-// the directory that Export is given.
+// deployer.Runner does. It writes nothing but repositories below its root, the
+// directory that Export is given, and below Options.Keys the apps' deploy keys
+// and the host keys that were pinned for them.
+//
+// A private key is read by the server alone. What fetches, git as its own user
+// or a build as the app's, talks for that while to an agent (ssh-agent(1)) of
+// this package's. Names and passwords of an address reach git through its
+// environment, never its arguments, and are cut out of what it says.
 package git

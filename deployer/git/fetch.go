@@ -6,9 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
+	"os/user"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"scotch/config"
@@ -20,43 +19,129 @@ import (
 //
 // Stock git and not go-git: it runs as the user that owns the repository, it
 // syncs what it stores (core.fsync), checks it (fetch.fsckObjects), reads
-// ~/.ssh/config and known_hosts as people know it, and speaks to credential
-// helpers, proxies and the newest servers; go-git reads a source's packs into
-// the server's own memory.
+// ~/.ssh/config and known_hosts as people know it, and speaks to proxies and the
+// newest servers; go-git reads a source's packs into the server's own memory.
 func (g *Git) fetch(ctx context.Context, app *config.App, out io.Writer) error {
-	if err := validSource(app.Source); err != nil {
+	src, err := parseSource(app.Source)
+	if err != nil {
 		return err
+	}
+	if err := src.missing(); err != nil {
+		return fmt.Errorf("fetching %q: %w", src.shown, err)
 	}
 	if !g.Exists(app.Name) {
 		if err := g.Create(ctx, app.Name, app.Branch); err != nil {
 			return err
 		}
 	}
-	refs := []string{"+refs/heads/*:" + sourceRefs + "heads/*", "+refs/tags/*:" + sourceRefs + "tags/*"}
-	err := g.fetchRefs(ctx, app, out, append(refs, "+HEAD:"+sourceRefs+"HEAD"))
-	var e *gitError
-	if errors.As(err, &e) && strings.Contains(e.said, "couldn't find remote ref HEAD") {
-		// The source's HEAD names a branch that it does not have.
-		_, derr := g.run(ctx, app.Name, "update-ref", "-d", sourceRefs+"HEAD")
-		err = errors.Join(derr, g.fetchRefs(ctx, app, out, refs))
+	if src.ssh {
+		err = g.fetchSSH(ctx, app, src, out)
+	} else {
+		err = g.fetchAll(ctx, app, src, out, nil, nil)
 	}
+	var e *gitError
 	if errors.As(err, &e) {
-		return fmt.Errorf("fetching %q: %s\n%s", redact(app.Source), e.reason(), advice(e.all))
+		return fmt.Errorf("fetching %q: %s\n%s", src.shown, g.reason(src, e), g.advice(app.Name, src, e))
 	}
 	if err != nil {
-		return fmt.Errorf("fetching %q: %w", redact(app.Source), err)
+		return fmt.Errorf("fetching %q: %w", src.shown, err)
 	}
 	return nil
 }
 
-func (g *Git) fetchRefs(ctx context.Context, app *config.App, out io.Writer, refs []string) error {
+// fetchSSH fetches with the app's own key, and with those of the user that git
+// runs as where there is none, or where the app's is not let in.
+func (g *Git) fetchSSH(ctx context.Context, app *config.App, src *source, out io.Writer) (err error) {
+	l, err := g.lend(app.Name, g.o.User)
+	if err != nil {
+		return err
+	}
+	if l == nil {
+		return g.fetchAll(ctx, app, src, out, nil, nil)
+	}
+	defer func() {
+		pinned, perr := l.end()
+		for _, s := range pinned {
+			fmt.Fprintln(out, s)
+		}
+		if err == nil {
+			err = perr
+		}
+	}()
+	// ssh's words about a changed host key are to name the file that stays.
+	places := []string{l.path(pinsName), g.pinsPath(app.Name)}
+	if l.hasKey {
+		command := l.sshCommand("IdentityAgent="+l.path("agent"), "IdentityFile="+l.path("key.pub"), "IdentitiesOnly=yes")
+		err := g.fetchAll(ctx, app, src, out, []string{"GIT_SSH_COMMAND=" + command}, places)
+		var e *gitError
+		if !errors.As(err, &e) || !e.notLetIn() || !g.userHasKeys() {
+			return err
+		}
+		fmt.Fprintln(out, "the app's own key is not let in; trying the keys of the user that git runs as")
+	}
+	var env []string
+	if _, set := g.fetchVar(app.Name, "GIT_SSH_COMMAND"); !set {
+		env = append(env, "GIT_SSH_COMMAND="+l.sshCommand())
+	}
+	return g.fetchAll(ctx, app, src, out, env, places)
+}
+
+// userHasKeys tells whether ssh may find keys besides the app's.
+func (g *Git) userHasKeys() bool {
+	for _, name := range []string{"SSH_AUTH_SOCK", "GIT_SSH_COMMAND"} {
+		if _, set := g.fetchVar("", name); set {
+			return true
+		}
+	}
+	u, err := user.Current()
+	if g.o.User != "" {
+		u, err = user.Lookup(g.o.User)
+	}
+	if err != nil {
+		return false
+	}
+	for _, name := range []string{"id_*", "config"} {
+		if found, _ := filepath.Glob(filepath.Join(u.HomeDir, ".ssh", name)); len(found) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *Git) fetchVar(app, name string) (value string, set bool) {
+	if g.o.FetchEnv == nil {
+		return "", false
+	}
+	for _, kv := range g.o.FetchEnv(app) {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			value, set = v, true
+		}
+	}
+	return value, set
+}
+
+// fetchAll fetches branches, tags and HEAD. env is added to git's environment;
+// hide are pairs of what git may say and what is shown instead.
+func (g *Git) fetchAll(ctx context.Context, app *config.App, src *source, out io.Writer, env, hide []string) error {
+	refs := []string{"+refs/heads/*:" + sourceRefs + "heads/*", "+refs/tags/*:" + sourceRefs + "tags/*"}
+	err := g.fetchRefs(ctx, app, src, out, append(refs, "+HEAD:"+sourceRefs+"HEAD"), env, hide)
+	var e *gitError
+	if errors.As(err, &e) && strings.Contains(e.said, "couldn't find remote ref HEAD") {
+		// The source's HEAD names a branch that it does not have.
+		_, derr := g.run(ctx, app.Name, "update-ref", "-d", sourceRefs+"HEAD")
+		err = errors.Join(derr, g.fetchRefs(ctx, app, src, out, refs, env, hide))
+	}
+	return err
+}
+
+func (g *Git) fetchRefs(ctx context.Context, app *config.App, src *source, out io.Writer, refs, env, hide []string) error {
 	args := []string{"fetch", "--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"}
-	if filepath.IsAbs(app.Source) || strings.HasPrefix(app.Source, "file://") {
+	if src.path != "" {
 		// The operator named this path; git would refuse it for its owner alone
 		// (safe.directory in git-config(1)).
 		args = append(args, "--upload-pack=git -c safe.directory=* upload-pack")
 	}
-	args = append(append(args, "--", app.Source), refs...)
+	args = append(append(args, "--", src.address), refs...)
 	c, err := g.command(app.Name, args...)
 	if err != nil {
 		return err
@@ -64,10 +149,11 @@ func (g *Git) fetchRefs(ctx context.Context, app *config.App, out io.Writer, ref
 	if g.o.FetchEnv != nil {
 		c.Env = append(c.Env, g.o.FetchEnv(app.Name)...)
 	}
+	c.Env = append(src.login(c.Env), env...)
 	c.Timeout = g.o.Timeout
 	var stderr tail
-	hide := strings.NewReplacer(app.Source, redact(app.Source))
-	c.Stderr = io.MultiWriter(&hiding{w: &stderr, r: hide}, &progress{w: out, hide: hide})
+	r := strings.NewReplacer(append(src.hidden(), hide...)...)
+	c.Stderr = io.MultiWriter(&hiding{w: &stderr, r: r}, &progress{w: out, hide: r})
 	return failed("fetch", &stderr, g.runner.Run(ctx, c))
 }
 
@@ -112,78 +198,4 @@ func (p *progress) Write(b []byte) (int, error) {
 			fmt.Fprintln(p.w, deployer.Neutral(p.hide.Replace(s)))
 		}
 	}
-}
-
-// scpLike is git's short form of an ssh address, HOST:PATH with or without a user.
-var scpLike = regexp.MustCompile(`^([^/:@]+@)?[A-Za-z0-9][^/:]*:.`)
-
-// validSource refuses what git would take for an option, a helper program or a
-// path that depends on where it runs.
-func validSource(src string) error {
-	scheme, _, isURL := strings.Cut(src, "://")
-	switch {
-	case strings.ContainsFunc(src, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return fmt.Errorf("[app] src is %q, which no address looks like", src)
-	case isURL:
-		switch scheme {
-		case "https", "http", "ssh", "git", "file":
-			return nil
-		}
-		return fmt.Errorf("[app] src is %q: %q is no way to fetch\nuse https://, ssh://, git://, http://, file:// or a path", redact(src), scheme)
-	case filepath.IsAbs(src):
-		return nil
-	case strings.Contains(src, "::"):
-	case scpLike.MatchString(src):
-		return nil
-	}
-	return fmt.Errorf("[app] src is %q: neither an address nor an absolute path\nexamples: https://example.org/blog.git, git@example.org:me/blog, /srv/git/blog.git", src)
-}
-
-// redact hides the password of an address.
-func redact(src string) string {
-	u, err := url.Parse(src)
-	if err != nil || u.User == nil {
-		return src
-	}
-	if _, has := u.User.Password(); has || u.Scheme == "https" || u.Scheme == "http" {
-		u.User = url.User("***") // a lone name of https is a token as a rule
-	}
-	return u.String()
-}
-
-// reason is what ssh said, where that is why git could not read: git itself
-// only says that it could not.
-func (e *gitError) reason() string {
-	if !strings.Contains(strings.ToLower(e.said), "could not read from remote repository") {
-		return e.said
-	}
-	for l := range strings.Lines(e.all) {
-		if l = strings.TrimSpace(l); strings.Contains(l, "verification failed") || strings.Contains(l, "Permission denied") || strings.HasPrefix(l, "ssh: ") {
-			return deployer.Neutral(l)
-		}
-	}
-	return e.said
-}
-
-// advice is the next step for what git said about a fetch.
-func advice(said string) string {
-	has := func(parts ...string) bool {
-		for _, p := range parts {
-			if strings.Contains(said, p) {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case has("mismatched algorithms", "hash algorithm", "object format"):
-		return "the source is a sha256 repository, which is not supported yet: make it anew with git init --object-format=sha1"
-	case has("Host key verification failed"):
-		return "the server does not know that host's key: add it to known_hosts (ssh-keyscan HOST), after comparing it"
-	case has("Could not resolve host", "unable to access", "Connection refused", "timed out"):
-		return "can this server reach that host? try: git ls-remote ADDRESS"
-	case has("Permission denied", "could not read Username", "could not read from remote repository", "Could not read from remote repository", "Authentication failed"):
-		return "may this server read it? a private repository needs the app's deploy key or a token in the address"
-	}
-	return "check [app] src; by hand: git ls-remote ADDRESS"
 }

@@ -29,6 +29,11 @@ type Options struct {
 	// FetchEnv is added to the environment of a fetch of [app] src: HOME,
 	// GIT_SSH_COMMAND, proxies. nil adds nothing.
 	FetchEnv func(app string) []string
+	// Keys holds the apps' deploy keys and the host keys that are pinned for
+	// them. Empty: there are none, and ssh does as its user's files say.
+	Keys string
+	// Run is for what exists during a fetch: the sockets of agents. It goes with Keys.
+	Run string
 	// Timeout ends a fetch of [app] src; 0 means 10 minutes.
 	Timeout time.Duration
 }
@@ -44,6 +49,8 @@ type Git struct {
 	// push does not look through the same tree twice.
 	mu     sync.Mutex
 	passed map[string]bool
+
+	keyMu sync.Mutex // the files below Options.Keys
 }
 
 // New keeps repositories as root/APP.git. run starts git.

@@ -183,8 +183,8 @@ func (g *Git) Head(_ context.Context, app string) (string, error) {
 // Recover removes what a killed git left behind: lock files, quarantines, half
 // packs, and repositories that were never finished.
 func (g *Git) Recover(app string) error {
-	if !g.Exists(app) {
-		return nil
+	if err := g.endLoans(app); err != nil || !g.Exists(app) {
+		return err
 	}
 	root, err := os.OpenRoot(g.Path(app))
 	if err != nil {

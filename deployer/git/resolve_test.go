@@ -100,7 +100,7 @@ func TestResolveSource(t *testing.T) {
 		"--upload-pack=touch /tmp/x":       "neither an address",
 		"../work":                          "neither an address",
 		"foo://x":                          "no way to fetch",
-		"https://u:secret@127.0.0.1:1/x":   "https://%2A%2A%2A@127.0.0.1:1/x",
+		"https://u:secret@127.0.0.1:1/x":   "https://***@127.0.0.1:1/x",
 		"ssh://-oProxyCommand=true/x":      "fetching",
 		"git@host\n:x":                     "no address looks like",
 		"https://token@127.0.0.1:1/x":      "fetching",

@@ -4,7 +4,7 @@
 //
 // What it writes, below [nginx] config_path:
 //
-//	conf.d/scotch.conf             for http: hash sizes, variables
+//	conf.d/00-scotch.conf          for http: hash sizes, variables, formats of logs
 //	scotch-server.conf             what every server has: pages, challenges of ACME, 404
 //	scotch-uwsgi.conf              the variables of a request, for uwsgi_pass
 //	sites-enabled/scotch-_.conf    the default server: hosts that no app claims, and apps with *

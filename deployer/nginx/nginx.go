@@ -15,7 +15,9 @@ import (
 )
 
 // Defaults returns the plugin's defaults.cfg.
-func Defaults() config.Defaults { return config.Defaults{Name: "nginx", Text: []byte(defaults)} }
+func Defaults() config.Defaults {
+	return config.Defaults{Name: "nginx", Text: []byte(defaults), Check: checkApp}
+}
 
 // StandaloneDefaults returns what differs in standalone mode: a layer above
 // Defaults. Without it New refuses a standalone site, for its nginx would be
@@ -38,9 +40,10 @@ const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 type NGINX struct {
 	standalone bool
 	settings
-	logs  string // [paths] logs
-	ipv6  bool   // the kernel has IPv6
-	owner string // "USER GROUP" of nginx's workers where it runs as root by scotch's hand
+	instances string // [paths] instances
+	logs      string // [paths] logs
+	ipv6      bool   // the kernel has IPv6
+	owner     string // "USER GROUP" of nginx's workers where it runs as root by scotch's hand
 }
 
 var (
@@ -56,7 +59,7 @@ type settings struct {
 	program                            string
 	pidPath                            string
 	mode                               fs.FileMode
-	accessLog                          string
+	accessLog, failedLog               string
 	acme                               string
 	group                              string
 }
@@ -68,7 +71,10 @@ func New(site *config.Site) (*NGINX, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &NGINX{standalone: site.Mode == "standalone", settings: s, logs: site.Paths.Logs}
+	n := &NGINX{standalone: site.Mode == "standalone", settings: s, instances: site.Paths.Instances, logs: site.Paths.Logs}
+	if err := checkPath("[paths] instances", n.instances); err != nil {
+		return nil, err
+	}
 	// A kernel without IPv6 refuses to listen on [::] (EAFNOSUPPORT), and nginx
 	// then does not start.
 	_, err = os.Stat("/proc/net/if_inet6")
@@ -132,6 +138,7 @@ func readSettings(get func(key string) (string, error)) (settings, error) {
 	s.domainsPath = path("domains_path")
 	s.pidPath = path("pid_path")
 	s.acme = path("acme_path")
+	s.failedLog = path("failed_log")
 	s.group = text("group")
 	s.program = text("program")
 	s.test = strings.Fields(text("test_command"))

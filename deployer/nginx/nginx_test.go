@@ -127,7 +127,7 @@ func TestBase(t *testing.T) {
 		t.Fatal(err)
 	}
 	clean := func(f deployer.File) []byte { return []byte(strings.ReplaceAll(string(f.Data), dir, "DIR")) }
-	golden(t, "http.conf", clean(file(t, files, dir+"/conf.d/scotch.conf")))
+	golden(t, "http.conf", clean(file(t, files, dir+"/conf.d/00-scotch.conf")))
 	golden(t, "server.conf", clean(file(t, files, dir+"/scotch-server.conf")))
 	golden(t, "uwsgi.conf", clean(file(t, files, dir+"/scotch-uwsgi.conf")))
 	golden(t, "default.conf", clean(file(t, files, dir+"/sites-enabled/scotch-_.conf")))
@@ -140,14 +140,14 @@ func TestBaseStandalone(t *testing.T) {
 	s, err := readSettings(func(key string) (string, error) {
 		return map[string]string{
 			"config_path": "/home/ann/var/run/nginx", "sites_path": "/home/ann/var/run/nginx/sites-enabled", "acme_path": "/home/ann/acme",
-			"domains_path": "/home/ann/var/run/nginx/scotch-apps", "pid_path": "/home/ann/var/run/nginx/nginx.pid", "access_log": "off",
+			"domains_path": "/home/ann/var/run/nginx/scotch-apps", "pid_path": "/home/ann/var/run/nginx/nginx.pid", "access_log": "off", "failed_log": "/home/ann/var/logs/failed-requests.log",
 			"program": "nginx", "test_command": "x", "reload_command": "x", "listen": "127.0.0.1:8080", "config_mode": "0600",
 		}[key], nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &NGINX{standalone: true, settings: s, logs: "/home/ann/var/logs", owner: "root root"}
+	n := &NGINX{standalone: true, settings: s, instances: "/home/ann/var/instances", logs: "/home/ann/var/logs", owner: "root root"}
 	files, err := n.Base()
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +266,7 @@ func values(t *testing.T, _ *NGINX, include string) *config.Values {
 
 func TestSettings(t *testing.T) {
 	for _, bad := range []string{
-		"config_path = relative", "config_path = /a b", "sites_path = /a;b", "domains_path = /a*", "pid_path = /$$a", "acme_path =",
+		"config_path = relative", "config_path = /a b", "sites_path = /a;b", "domains_path = /a*", "pid_path = /$$a", "acme_path =", "failed_log =", "failed_log = /a b",
 		"listen =", "listen = http", "listen = 0", "listen = 70000", "listen = localhost:80", "listen = ::1:80", "listen = 80;", "listen = unix:/x", "listen = [fe80::1%%eth0]:80",
 		"config_mode = rw", "config_mode = 7777", "access_log = yes please", "group = a b", "test_command =", "reload_command =", "program =",
 	} {

@@ -52,10 +52,22 @@ type appData struct {
 	App, Domain, Prefix, ScriptName  string
 	Stopped, Socket, Params, Include string
 	MaxBody, Timeout                 string
+	FailedLog                        string // beside the access_log of Include
 	Static                           []staticData
 }
 
 type staticData struct{ URL, Dir string }
+
+type httpData struct {
+	BucketSize, MaxSize bool
+	Socket              string // how a regular expression begins that matches the apps' sockets
+	AccessLogs          []string
+}
+
+type serverData struct {
+	AccessLogs []string
+	ACME       string
+}
 
 // Render returns the app's file under each of its domains, and the domain's
 // own, shared by the apps under it. The server of "*" is one of Base's files.
@@ -71,6 +83,9 @@ func (n *NGINX) Render(r deployer.Route) ([]deployer.File, error) {
 		App: r.App.Name, Prefix: r.App.URLPrefix, ScriptName: strings.TrimSuffix(r.App.URLPrefix, "/"),
 		Stopped: r.Stopped, Socket: "unix:" + r.Socket, Params: n.file("scotch-uwsgi.conf"), Include: include,
 		MaxBody: strconv.FormatInt(r.App.MaxBody, 10), Timeout: duration(r.App.Timeout),
+	}
+	if include != "" && n.setsLog(include) {
+		d.FailedLog = n.failedLogValue()
 	}
 	for _, s := range r.App.Static {
 		dir := r.Source
@@ -167,11 +182,13 @@ func (n *NGINX) Base() ([]deployer.File, error) {
 		errs.add(add(n.file("mime.types"), "mime.types", nil))
 		errs.add(add(n.file("nginx.conf"), "nginx.conf", n.hosted()))
 	}
-	errs.add(add(n.httpFile(), "http.conf", map[string]bool{
-		"BucketSize": !n.says(bucketSize), "MaxSize": !n.says(maxSize),
+	inHTTP, inServers := n.accessLogs()
+	errs.add(add(n.httpFile(), "http.conf", httpData{
+		BucketSize: !n.says(bucketSize), MaxSize: !n.says(maxSize),
+		Socket: "unix:" + regexp.QuoteMeta(n.instances) + "/", AccessLogs: inHTTP,
 	}))
 	errs.add(add(n.file("scotch-uwsgi.conf"), "uwsgi.conf", nil))
-	errs.add(add(n.file("scotch-server.conf"), "server.conf", map[string]string{"AccessLog": n.accessLog, "ACME": n.acme}))
+	errs.add(add(n.file("scotch-server.conf"), "server.conf", serverData{AccessLogs: inServers, ACME: n.acme}))
 	if n.foreignDefault() == "" {
 		f, err := n.site("*")
 		errs.add(err)
@@ -180,7 +197,9 @@ func (n *NGINX) Base() ([]deployer.File, error) {
 	return files, errs.err()
 }
 
-func (n *NGINX) httpFile() string { return n.file("conf.d/scotch.conf") }
+// httpFile comes before every scotch-*.conf, also where sites_path is conf.d:
+// nginx wants to know a log_format before it is used.
+func (n *NGINX) httpFile() string { return n.file("conf.d/00-scotch.conf") }
 
 // What an operator may have written before us; nginx takes each once alone.
 const (

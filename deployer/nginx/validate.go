@@ -55,6 +55,28 @@ func checkPath(what, p string) error {
 	return nil
 }
 
+// checkApp checks what configuration takes and nginx does not, as part of an
+// app's configuration, so that it has its file and line.
+func checkApp(a *config.App, fail func(section, key string, err error)) {
+	if isACME(a.URLPrefix) {
+		fail("app", "url_prefix", errACME(a.URLPrefix))
+	}
+	for _, s := range a.Static {
+		if isACME(s.URL) {
+			fail("static", s.URL, errACME(s.URL))
+		}
+	}
+	if v, _, err := a.Lookup("nginx", "include"); err == nil {
+		if err := checkIncludePath(strings.TrimSpace(v)); err != nil {
+			fail("nginx", "include", err)
+		}
+	}
+}
+
+func isACME(u string) bool { return u == acmePath }
+
+func errACME(u string) error { return fmt.Errorf("%q is kept for the challenges of ACME", u) }
+
 // checkRoute matches every value that the templates write.
 func checkRoute(r deployer.Route) error {
 	var errs problems
@@ -115,8 +137,8 @@ func checkURL(what, u string) error {
 	if bad {
 		return fmt.Errorf("%s: %q is no path of a URL\nuse letters, digits and . _ - between slashes, with one at both ends", what, u)
 	}
-	if u == acmePath {
-		return fmt.Errorf("%s: %q is kept for the challenges of ACME", what, u)
+	if isACME(u) {
+		return fmt.Errorf("%s: %w", what, errACME(u))
 	}
 	return nil
 }
@@ -140,8 +162,15 @@ func checkStatic(s config.Static) error {
 
 // checkInclude checks an operator's include.
 func checkInclude(p string) error {
+	if err := checkIncludePath(p); err != nil {
+		return fmt.Errorf("[nginx] include: %w", err)
+	}
+	return nil
+}
+
+func checkIncludePath(p string) error {
 	if p != "" && !globName.MatchString(p) {
-		return fmt.Errorf("[nginx] include: nginx can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", p)
+		return fmt.Errorf("nginx can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", p)
 	}
 	return nil
 }

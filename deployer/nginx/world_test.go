@@ -3,8 +3,10 @@ package nginx
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -80,28 +82,89 @@ func newWorld(t *testing.T) *world {
 	w.test()
 
 	p := n.Process()
-	cmd := exec.Command(p.Args[0], p.Args[1:]...)
-	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	w.boot(2, p.Log, p.Dir, p.Args...)
+	return w
+}
+
+// newSystemWorld is a real nginx in the layout of Debian: an administrator's
+// nginx.conf, with some lines in http, and sites beside scotch's. It has one
+// worker, so that its logs are in order.
+func newSystemWorld(t *testing.T, http, settings string, sites ...string) *world {
+	t.Helper()
+	if _, err := exec.LookPath("nginx"); err != nil {
+		t.Skip("there is no nginx: apt-get install nginx-light")
+	}
+	dir, err := os.MkdirTemp("", "sc")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = p.Env, p.Dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	addr := l.Addr().String()
+	l.Close()
+	user := ""
+	if os.Geteuid() == 0 {
+		user = "user root root;\n"
+	}
+	conf := user + `daemon off; worker_processes 1; pid DIR/nginx.pid; error_log DIR/nginx.log;
+events { worker_connections 100; }
+http {
+	client_body_temp_path DIR/body; proxy_temp_path DIR/proxy; fastcgi_temp_path DIR/fastcgi; uwsgi_temp_path DIR/uwsgi; scgi_temp_path DIR/scgi;
+	` + http + `
+	include DIR/conf.d/*.conf;
+	include DIR/sites-enabled/*;
+}
+`
+	place := strings.NewReplacer("DIR", dir, "ADDR", addr)
+	files := []deployer.File{{Path: dir + "/nginx.conf", Data: []byte(place.Replace(conf)), Mode: 0o644}}
+	for i, text := range sites {
+		files = append(files, deployer.File{Path: fmt.Sprintf("%s/sites-enabled/a-site-%d", dir, i), Data: []byte(place.Replace(text)), Mode: 0o644})
+	}
+	command := "nginx -p DIR -c DIR/nginx.conf "
+	n, err := New(open(t, place.Replace("[nginx]\nconfig_path = DIR\nlisten = ADDR\npid_path = DIR/nginx.pid\ntest_command = "+command+"-t -q\nreload_command = "+command+"-s reload\n"+
+		settings+"\n[paths]\nrun = DIR/run\nlogs = DIR\ninstances = DIR\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, dir: dir, n: n, addr: addr}
+	w.write(files)
+	base, err := n.Base()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(base)
+	w.test()
+	w.boot(1, dir+"/nginx.log", dir, strings.Fields(place.Replace(command))...)
+	return w
+}
+
+// boot starts nginx and waits until its workers run.
+func (w *world) boot(count int, output, dir string, args ...string) {
+	w.t.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
+	log, err := os.OpenFile(output, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environment(), dir, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		cmd.Wait()
 	})
 	w.pid = cmd.Process.Pid
-	w.wait("nginx", func() bool { return len(workers(n.master())) == 2 })
-	return w
+	w.wait("nginx", func() bool { return len(workers(w.n.master())) == count })
 }
 
 func (w *world) log() string {
-	b, _ := os.ReadFile(w.n.log())
+	b, _ := os.ReadFile(w.n.log()) // in both layouts
 	return string(b)
 }
 
@@ -223,9 +286,18 @@ type answer struct {
 
 func (w *world) ask(method, host, path string, body io.Reader, header ...string) answer {
 	w.t.Helper()
+	a, err := w.try(method, host, path, body, header...)
+	if err != nil {
+		w.t.Fatalf("%s %s%s: %v\n%s", method, host, path, err, w.log())
+	}
+	return a
+}
+
+// try is ask for any goroutine.
+func (w *world) try(method, host, path string, body io.Reader, header ...string) (answer, error) {
 	req, err := http.NewRequestWithContext(w.t.Context(), method, "http://"+w.addr+path, body)
 	if err != nil {
-		w.t.Fatal(err)
+		return answer{}, err
 	}
 	req.Host = host
 	for i := 0; i < len(header); i += 2 {
@@ -234,14 +306,44 @@ func (w *world) ask(method, host, path string, body io.Reader, header ...string)
 	transport := &http.Transport{DisableKeepAlives: true}
 	resp, err := transport.RoundTrip(req) // no redirects
 	if err != nil {
-		w.t.Fatalf("%s %s%s: %v\n%s", method, host, path, err, w.log())
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.Header, string(text)}, err
+}
+
+// listen takes the place of an app. The function that it returns waits for a
+// request and reads it whole, so that a close does not reset the connection.
+func (w *world) listen(name string) func() net.Conn {
+	w.t.Helper()
+	run := filepath.Join(w.dir, name, "000001", "run")
+	if err := os.MkdirAll(run, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(run, "uwsgi.sock"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return answer{resp.StatusCode, resp.Header, string(text)}
+	w.t.Cleanup(func() { l.Close() })
+	w.current(name, "000001")
+	return func() net.Conn {
+		w.t.Helper()
+		l.(*net.UnixListener).SetDeadline(time.Now().Add(20 * time.Second))
+		c, err := l.Accept()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(func() { c.Close() })
+		size := make([]byte, 4)
+		if _, err := io.ReadFull(c, size); err != nil {
+			w.t.Fatal(err)
+		}
+		if _, err := io.CopyN(io.Discard, c, int64(binary.LittleEndian.Uint16(size[1:]))); err != nil {
+			w.t.Fatal(err)
+		}
+		return c
+	}
 }
 
 func (w *world) get(host, path string, header ...string) answer {

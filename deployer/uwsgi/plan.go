@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -227,6 +228,29 @@ func reserved() []string {
 	}
 }
 
+// checkOptions checks [uwsgi_config] as part of an app's configuration, so that
+// what is wrong has its file and line.
+func checkOptions(a *config.App, fail func(section, key string, err error)) {
+	for _, key := range a.Keys("uwsgi_config") {
+		value, err := a.Get("uwsgi_config", key)
+		if err != nil {
+			continue // reported with its file and line already
+		}
+		for line := range strings.SplitSeq(value, "\n") {
+			if err := newOption(key, line).check(); err != nil {
+				fail("uwsgi_config", key, err)
+				break
+			}
+		}
+	}
+}
+
+// newOption takes a key as people write it: uWSGI's own files take need_app
+// for need-app.
+func newOption(key, line string) option {
+	return option{strings.ReplaceAll(key, "_", "-"), strings.TrimSpace(line)}
+}
+
 // options reads [uwsgi_config]. A value of several lines is an option that is
 // given several times.
 func options(a *config.App) ([]option, error) {
@@ -244,9 +268,9 @@ func options(a *config.App) ([]option, error) {
 			continue
 		}
 		for line := range strings.SplitSeq(value, "\n") {
-			o := option{strings.ReplaceAll(name, "_", "-"), strings.TrimSpace(line)}
+			o := newOption(name, line)
 			if err := o.check(); err != nil {
-				errs = append(errs, err)
+				errs = append(errs, fmt.Errorf("[uwsgi_config] %s: %w", name, err))
 				break
 			}
 			if o.Value != "" || value == "" {
@@ -259,10 +283,13 @@ func options(a *config.App) ([]option, error) {
 
 func (o option) check() error {
 	if !optionName.MatchString(o.Name) {
-		return fmt.Errorf("[uwsgi_config] %q is no option of uWSGI", o.Name)
+		return fmt.Errorf("%q is no option of uWSGI", o.Name)
 	}
 	if slices.Contains(reserved(), o.Name) {
-		return fmt.Errorf("[uwsgi_config] %s can't be set: scotch sets it itself\nremove the line", o.Name)
+		return errors.New("can't be set: scotch sets it itself\nremove the line")
+	}
+	if p := o.pythonPlugin(); p != "" {
+		return fmt.Errorf("would load the Python plugin %q beside the one that scotch chooses\nremove it; [uwsgi] plugin, in a site file, names the one to use", p)
 	}
 	for i, r := range o.Value {
 		next := o.Value[i:]
@@ -271,10 +298,26 @@ func (o option) check() error {
 			strings.HasPrefix(next, "$("), strings.HasPrefix(next, "@("),
 			// %(name) is a variable of log-format; every other % is a magic one.
 			r == '%' && !strings.HasPrefix(next, "%("):
-			return fmt.Errorf("[uwsgi_config] %s: uWSGI would expand %q in its value %q\nwrite the value itself", o.Name, firstRunes(next, 2), o.Value)
+			return fmt.Errorf("uWSGI would expand %q in its value %q\nwrite the value itself", firstRunes(next, 2), o.Value)
 		}
 	}
 	return nil
+}
+
+// pythonPlugin is the plugin for Python that the option loads, "" for none. Two
+// of them in one process are two Pythons; other plugins do no harm.
+func (o option) pythonPlugin() string {
+	if !slices.Contains([]string{"plugin", "plugins", "need-plugin", "need-plugins"}, o.Name) {
+		return ""
+	}
+	for name := range strings.FieldsFuncSeq(o.Value, func(r rune) bool { return r == ',' || r == ' ' }) {
+		// A number and a colon before the name choose a modifier.
+		_, name = path.Split(name[strings.LastIndexByte(name, ':')+1:])
+		if strings.HasPrefix(name, "python") || strings.HasPrefix(name, "pypy") {
+			return name
+		}
+	}
+	return ""
 }
 
 func firstRunes(s string, n int) string {

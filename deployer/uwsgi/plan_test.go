@@ -159,13 +159,29 @@ func TestHostileValues(t *testing.T) {
 func TestOptions(t *testing.T) {
 	for _, bad := range []string{
 		"socket = :8080", "daemonize = /tmp/log", "master = false", "uid = root", "x = %n", "x = $(HOME)", "x = @(exec://id)",
-		"x = 100%", "static-map =\n  /a=/a\n  /b=%d", "UPPER! = x",
+		"x = 100%", "static-map =\n  /a=/a\n  /b=%d", "UPPER! = x", "need_app = false",
+		"plugin = python3", "plugins = http, python311", "need-plugin = 0:/usr/lib/uwsgi/plugins/python311_plugin.so",
 	} {
 		site := open(t, "[uwsgi_config]\n"+bad+"\n")
-		if got, err := options(&config.App{Values: site.Values}); err == nil {
+		a := &config.App{Values: site.Values}
+		if got, err := options(a); err == nil {
 			t.Errorf("%q is taken as %v", bad, got)
 		}
+		key, _, _ := strings.Cut(bad, " ")
+		if strings.Contains(bad, "$(") {
+			continue // the interpolation of configuration refuses it
+		}
+		var failed []string
+		checkOptions(a, func(section, key string, err error) { failed = append(failed, section+" "+key) })
+		if want := "uwsgi_config " + strings.ToLower(key); len(failed) != 1 || failed[0] != want {
+			t.Errorf("%q: the check names %q, want %q", bad, failed, want)
+		}
 	}
+	a := &config.App{Values: open(t, "[uwsgi_config]\nplugin = router_static\nplugins = http, gzip\nlog-format = %(uri)\n").Values}
+	if _, err := options(a); err != nil {
+		t.Error(err)
+	}
+	checkOptions(a, func(section, key string, err error) { t.Errorf("[%s] %s: %v", section, key, err) })
 }
 
 func TestSettings(t *testing.T) {

@@ -14,7 +14,9 @@ import (
 )
 
 // Defaults returns the plugin's defaults.cfg.
-func Defaults() config.Defaults { return config.Defaults{Name: "uwsgi", Text: []byte(defaults)} }
+func Defaults() config.Defaults {
+	return config.Defaults{Name: "uwsgi", Text: []byte(defaults), Check: checkOptions}
+}
 
 // StandaloneDefaults returns what differs in standalone mode: a layer above Defaults.
 func StandaloneDefaults() config.Defaults {

@@ -5,6 +5,10 @@ import os
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
+    if path == "/crash":
+        os._exit(3)
+    if path == "/error":
+        raise ValueError("an app's mistake")
     size = len(environ["wsgi.input"].read()) if environ.get("CONTENT_LENGTH") else 0
     status = {"/own503": "503 Busy", "/gone": "410 Gone"}.get(path, "200 OK")
     start_response(status, [("Content-Type", "application/json")])

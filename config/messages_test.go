@@ -1,0 +1,122 @@
+package config
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// Everything that is wrong is said at once, each with its line and the next step.
+func TestWhatIsSaid(t *testing.T) {
+	const comment = "a comment stands on a line of its own"
+	for _, test := range []struct {
+		name, app string
+		want      []string
+		not       []string
+	}{
+		{"two bad hosts", "[app]\ndomains = a_.example ~x *y good.example\n",
+			[]string{`blog.cfg:2: [app] domains: "~x" is no host's name`, `blog.cfg:2: [app] domains: "*y" has a * elsewhere`}, []string{"good", "a_"}},
+		{"two bad paths", "[app]\npersist = ../a b /c b\n", []string{`[app] persist: the path "../a" leads out`, `not "/c"`, `the path "b" is inside "b"`}, nil},
+		{"two bad statuses", "[health]\nstatus = 200 ok 99\n", []string{`"ok" is no HTTP status`, `"99" is no HTTP status`}, nil},
+		{"lines before the first section", "src = x\n  more\nworkers = 2\n\nthreads = 1\n[app]\nkeep = 0\n",
+			[]string{"blog.cfg:1: there is no section header above this line\nbegin with a section", "blog.cfg:3: there is no", "blog.cfg:5: there is no", "blog.cfg:7: [app] keep"}, []string{"blog.cfg:2", "blog.cfg:4"}},
+		{"a byte order mark", "\ufeff[app]\nkeep = 1\n", []string{"byte order mark", "blog.cfg:2: there is no section"}, nil},
+
+		{"punycode that is none", "[app]\ndomains = xn--.test\n    www.xn--a-.test xn--99999999.test xn--abc--.test XN--BCHER-KVA.example\n",
+			[]string{`the host "xn--.test" has "xn--" in it, which is no punycode`, `"xn--a-"`, `"xn--99999999"`, `"xn--abc--"`}, []string{"kva", "KVA"}},
+		{"a host that begins with _", "[app]\ndomains = _a.test\n", []string{`"_a.test" is no host's name`}, nil},
+		{"a prefix as it was written", "[app]\nurl_prefix = a\n", []string{`not "a"`}, []string{`"a/"`}},
+
+		{"a comment behind a source", "[app]\nsrc = /srv/x ; note\n", []string{"blog.cfg:2: [app] src: the source", comment}, nil},
+		{"a comment behind a number", "[app]\nworkers = 4 # for now\n", []string{`not "4 # for now"`, comment}, nil},
+		{"a comment behind a host", "[app]\ndomains = a.test\n   b.test\t; old\n", []string{`";" is no host's name`, comment}, nil},
+		{"no comment", "[app]\nworkers = four\nsrc = ~/a;b#c\n", nil, []string{comment}},
+		{"a comment that would show a secret", "[env]\n1X = s3cret # old\n", []string{"[env] 1X"}, []string{"s3cret"}},
+
+		{"neighbours swapped", "[app]\nscr = /x\nkepe = 3\n[gti]\nbranch = x\n[pluigns]\n", []string{"did you mean src?", "did you mean keep?", "did you mean [git]?", "did you mean [plugins]?"}, nil},
+		{"what nobody sets", "[app]\nnmae = blog\nconfgi = /x\ninstance_idd = 1\n[git]\nconfig = x\nname = x\n", []string{"[app] nmae: there is no such key\n[app] has src, "},
+			[]string{"mean name", "mean config", "mean instance_id", "has name", "instance_id,", " config,"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := mustOpen(t, "", "blog", test.app).App("blog", AppOptions{})
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("no %q in\n%v", want, err)
+				}
+			}
+			for _, not := range test.not {
+				if strings.Contains(err.Error(), not) {
+					t.Errorf("there is %q in\n%v", not, err)
+				}
+			}
+		})
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		want int
+	}{
+		{"src", "src", 0}, {"scr", "src", 1}, {"gti", "git", 1}, {"", "abc", 3}, {"ab", "", 2}, {"kitten", "sitting", 3}, {"ca", "abc", 3}, {"wrokesr", "workers", 2},
+	} {
+		if got := distance(test.a, test.b); got != test.want || distance(test.b, test.a) != test.want {
+			t.Errorf("%q to %q is %d, want %d", test.a, test.b, got, test.want)
+		}
+	}
+}
+
+// The samples are those of RFC 3492, section 7.1, in lower case.
+func TestPunycode(t *testing.T) {
+	for _, good := range []string{
+		"bcher-kva", "fiqs8s", "p1ai", "egbpdaj6bu4bxfgehfvwxn", "ihqwcrb4cv8a8dqg056pqjye", "ihqwctvzc91f659drss3x8bo0yb", "proprostnemluvesky-uyb24dma41a",
+		"4dbcagdahymbxekheh6e0a7fei0b", "i1baa7eci9glrd9b2ae1bj0hfcgg6iyaf8o0a1dig0cd", "b1abfaaepdrnnbgefbadotcwatmq2g4l", "porqunopuedensimplementehablarenespaol-fmd56a",
+		"-with-super-monkeys-pc58ag80a8qai00g7n9n", "3b-ww4c5e180e575a65lsy2b", "d9juau41awczczp",
+	} {
+		if !validPunycode(good) {
+			t.Errorf("%q is refused", good)
+		}
+	}
+	for _, bad := range []string{"", "-", "a-", "abc--", "9", "99999999", "zzzzzzzzzzzzzzzzzzzzzzzz", "a_b", "b\u00fccher", strings.Repeat("9", 59), "-> $1.00 <--"} {
+		if validPunycode(bad) {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// A plugin's check is part of an app's: with file, line and key, beside all else.
+func TestPluginsCheck(t *testing.T) {
+	plugins := testPlugins()
+	plugins[0].Check = func(a *App, fail func(section, key string, err error)) {
+		for _, k := range a.Keys("uwsgi_config") {
+			fail("uwsgi_config", k, errors.New("can't be set\nremove the line"))
+		}
+	}
+	for site, want := range map[string]string{
+		"":                            "blog.cfg:2: [app] workers",
+		"[uwsgi_config]\nother = 1\n": "scotch.cfg:2: [uwsgi_config] other: can't be set",
+	} {
+		s := mustOpen(t, site, "blog", "[app]\nworkers = many\n[uwsgi_config]\nsocket = x ; mine\n")
+		s, err := Open(Options{Files: s.Files, Plugins: plugins})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.App("blog", AppOptions{})
+		for _, want := range []string{want, "blog.cfg:4: [uwsgi_config] socket: can't be set\nremove the line\na comment stands"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: no %q in %v", site, want, err)
+			}
+		}
+	}
+	off := mustOpen(t, "[plugins]\nuwsgi = off\n", "blog", "[uwsgi_config]\nsocket = x\n")
+	off, err := Open(Options{Files: off.Files, Plugins: plugins})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := off.App("blog", AppOptions{}); err != nil {
+		t.Errorf("a plugin that is off checks: %v", err)
+	}
+}

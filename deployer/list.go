@@ -1,0 +1,153 @@
+package deployer
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"scotch/config"
+)
+
+// Status is an app as a list shows it.
+type Status struct {
+	App     string `json:"app"`
+	State   string `json:"state"` // one of the states below
+	Release int    `json:"release,omitempty"`
+	Commit  string `json:"commit,omitempty"`
+	Subject string `json:"subject,omitempty"`
+	URL     string `json:"url,omitempty"`
+	// URLs are one for each of its domains, URL the first of them.
+	URLs []string `json:"urls,omitempty"`
+	// Detail is why it is in its state, in one line, where that is trouble.
+	Detail string `json:"detail,omitempty"`
+	// Errors are all mistakes in its configuration, a line each.
+	Errors []string `json:"errors,omitempty"`
+}
+
+// The states of an app in a list.
+const (
+	StateRunning  = "running"
+	StateStopped  = "stopped"
+	StateDown     = "down"                 // it should run and does not
+	StateNotRun   = "not run by scotch"    // [plugins] had no application server when it was deployed
+	StateNever    = "never deployed"       // nor tried
+	StateFirst    = "being deployed"       // for the first time
+	StateFailed   = "first deploy failed"  // and none after it
+	StateMistaken = "broken configuration" // what is live serves on
+)
+
+// List returns the apps, in the order of their names. It reads files only;
+// whether processes run it knows of a started server, and elsewhere from what
+// the runner recorded.
+func (d *Deployer) List() ([]Status, error) {
+	names, err := d.site.Apps()
+	list := make([]Status, 0, len(names))
+	for _, n := range names {
+		list = append(list, d.status(n))
+	}
+	return list, err
+}
+
+func (d *Deployer) status(app string) Status {
+	s := Status{App: app}
+	a, err := d.app(app)
+	if err != nil {
+		s.State, s.Detail = StateMistaken, FirstLine(err.Error())
+		if all, ok := errors.AsType[config.Errors](err); ok {
+			for _, one := range all {
+				s.Errors = append(s.Errors, FirstLine(one.Error()))
+			}
+		}
+	} else {
+		s.URL, s.URLs = d.WebServer.URL(a), d.urls(app, a.Domains, a.URLPrefix)
+	}
+	l := d.layout(app)
+	live, err := l.live()
+	if err != nil {
+		if s.State == "" {
+			s.State, s.Detail = d.firstDeploy(app, l)
+		}
+		return s
+	}
+	s.Release, s.Commit, s.Subject = live.Release, live.Commit, Neutral(live.Subject)
+	if live.URL != "" {
+		s.URL, s.URLs = live.URL, d.urls(app, live.Domains, live.URLPrefix)
+		if !slices.Contains(s.URLs, live.URL) {
+			// Another web server, or none, was on when it went live.
+			s.URLs = []string{live.URL}
+		}
+	}
+	switch {
+	case s.State != "":
+	case isThere(l.stopped()):
+		s.State = StateStopped
+	case live.Plan != nil && !live.Plan.runs():
+		s.State = StateNotRun
+	case d.runs(app, live):
+		s.State = StateRunning
+	default:
+		s.State = StateDown
+	}
+	return s
+}
+
+// firstDeploy is the state of an app that nothing is live of, and why.
+func (d *Deployer) firstDeploy(app string, l layout) (state, why string) {
+	d.mu.Lock()
+	op := d.state(app).op
+	d.mu.Unlock()
+	if op != nil {
+		return StateFirst, ""
+	}
+	ids, err := l.instanceIDs()
+	if err != nil || len(ids) == 0 {
+		return StateNever, ""
+	}
+	lines, err := tail(filepath.Join(l.instance(ids[len(ids)-1]), "deploy.log"), 100)
+	if err != nil {
+		return StateNever, ""
+	}
+	for _, line := range slices.Backward(lines) {
+		// As Report.Fail writes it.
+		if reason, ok := strings.CutPrefix(line, " !     "+app+": "); ok {
+			return StateFailed, Neutral(reason)
+		}
+	}
+	return StateFailed, "it was cut off"
+}
+
+// urls are where an app is reached, by each of its domains, the best one first.
+func (d *Deployer) urls(app string, domains []string, prefix string) []string {
+	urls := []string{d.WebServer.URL(&config.App{Name: app, Domains: domains, URLPrefix: prefix})}
+	for _, dom := range domains {
+		if u := d.WebServer.URL(&config.App{Name: app, Domains: []string{dom}, URLPrefix: prefix}); !slices.Contains(urls, u) {
+			urls = append(urls, u)
+		}
+	}
+	return urls
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func (d *Deployer) runs(app string, live *Record) bool {
+	d.mu.Lock()
+	started, m := d.started, d.state(app).live
+	d.mu.Unlock()
+	if started {
+		if m == nil {
+			return false
+		}
+		r, _ := m.process()
+		return r != nil
+	}
+	if live.Plan == nil {
+		return false
+	}
+	_, err := d.Runner.Adopt(live.Plan.Process)
+	return err == nil
+}
