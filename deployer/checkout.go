@@ -35,7 +35,7 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 		App: op.app, Instance: op.id, Dir: op.dir, Commit: c.ID, Subject: c.Subject,
 		By: op.by, Why: op.what, Started: op.started, Root: a.Root, Grace: a.Timeout,
 	}
-	if err := op.d.placeIsFree(a); err != nil {
+	if err := op.d.placeIsFree(ctx, a); err != nil {
 		return nil, nil, err
 	}
 	if err := op.d.ensureUser(ctx, a); err != nil {
@@ -226,6 +226,9 @@ func (op *operation) link(name, target, part string) error {
 }
 
 func (op *operation) export(ctx context.Context, c Commit, a *config.App, rec *Record) error {
+	if err := op.d.files.before("export"); err != nil {
+		return err
+	}
 	begin := time.Now()
 	stats, err := op.d.Source.Export(ctx, op.app, c, rec.Source)
 	if err != nil {
@@ -289,6 +292,9 @@ func (op *operation) persist(a *config.App, src string) error {
 // command runs a command line that the app wrote itself ([app] build,
 // release), by a shell, as the app's user, in its source.
 func (op *operation) command(ctx context.Context, a *config.App, rec *Record, name, line string, extra []config.Var) error {
+	if err := op.d.files.before("run-" + name); err != nil {
+		return err
+	}
 	i := instanceFor(a, rec)
 	out := op.report.Output()
 	defer out.Close()
@@ -296,7 +302,7 @@ func (op *operation) command(ctx context.Context, a *config.App, rec *Record, na
 	begin := time.Now()
 	timeout := a.StepTimeout
 	if name == "release" {
-		timeout = 0
+		timeout = a.ReleaseTimeout
 	}
 	err := op.d.Runner.Run(ctx, Command{
 		Args: []string{"/bin/sh", "-c", line}, Dir: i.Source, Env: i.environment(extra),

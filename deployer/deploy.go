@@ -19,6 +19,7 @@ import (
 // what served before serves on.
 func (d *Deployer) Deploy(ctx context.Context, req Request, out io.Writer) (Result, error) {
 	var res Result
+	var v *vigil
 	err := d.operate(ctx, task{
 		app: req.App, what: "deploy", by: req.By, title: "deploying " + short(req.Commit), heavy: true,
 		check: func(ctx context.Context) error {
@@ -31,9 +32,13 @@ func (d *Deployer) Deploy(ctx context.Context, req Request, out io.Writer) (Resu
 		},
 		run: func(ctx context.Context, op *operation) (err error) {
 			res, err = op.deploy(ctx, req)
+			v = op.vigil
 			return err
 		},
 	}, out)
+	if err == nil && req.Wait {
+		err = v.awaitEnd(ctx, req.App, out)
+	}
 	if _, done := errors.AsType[*alreadyLive](err); done {
 		err = nil
 	}
@@ -46,10 +51,11 @@ type alreadyLive struct{ rec *Record }
 
 func (*alreadyLive) Error() string { return "it is live already" }
 
-// DeployRef deploys what ref names in the app's source: [app] src, or its own
-// repository. An empty ref is the app's branch. The app's branch moves with the
-// switch, as for a push.
-func (d *Deployer) DeployRef(ctx context.Context, app, ref, by string, clean bool, out io.Writer) (Result, error) {
+// DeployRef deploys what req.Ref names in the app's source: [app] src, or its own
+// repository. An empty one is the app's branch. The app's branch moves with the
+// switch, as for a push; req.Commit and req.Old are not looked at.
+func (d *Deployer) DeployRef(ctx context.Context, req Request, out io.Writer) (Result, error) {
+	app, ref := req.App, req.Ref
 	a, err := d.app(app)
 	if err != nil {
 		return Result{}, err
@@ -59,8 +65,9 @@ func (d *Deployer) DeployRef(ctx context.Context, app, ref, by string, clean boo
 		title = "a deploy"
 	}
 	var res Result
+	var v *vigil
 	err = d.operate(ctx, task{
-		app: app, what: "deploy", by: by, title: title, heavy: true,
+		app: app, what: "deploy", by: req.By, title: title, heavy: true,
 		run: func(ctx context.Context, op *operation) error {
 			branch, err := d.Branch(ctx, app)
 			if err != nil {
@@ -81,10 +88,14 @@ func (d *Deployer) DeployRef(ctx context.Context, app, ref, by string, clean boo
 				return &StageError{"checkout", err}
 			}
 			progress.Close()
-			res, err = op.deploy(ctx, Request{App: app, Ref: "refs/heads/" + branch, Commit: c.ID, By: by, Clean: clean})
+			res, err = op.deploy(ctx, Request{App: app, Ref: "refs/heads/" + branch, Commit: c.ID, By: req.By, Clean: req.Clean})
+			v = op.vigil
 			return err
 		},
 	}, out)
+	if err == nil && req.Wait {
+		err = v.awaitEnd(ctx, app, out)
+	}
 	return res, err
 }
 
@@ -140,6 +151,7 @@ func (op *operation) deploy(ctx context.Context, req Request) (Result, error) {
 		return Result{}, err
 	}
 	op.report.Headline("%s: deploying %s %q as v%d", req.App, short(c.ID), c.Subject, number)
+	op.tellUndone()
 
 	a, rec, err := op.checkout(ctx, c, req.Clean)
 	if err != nil {

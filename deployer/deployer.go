@@ -45,7 +45,8 @@ type Deployer struct {
 	queue queue
 	slots *semaphore.Weighted // deploys at a time on this server
 	wide  int                 // how many
-	webMu sync.Mutex          // render, test and switch of the web server's files
+	// webLock holds one who renders, tests and switches the web server's files.
+	webLock chan struct{}
 
 	// ctx ends with the server, cancelled by Close; what runs under it is
 	// counted by work, what watches processes by watchers.
@@ -66,7 +67,9 @@ type Deployer struct {
 // appState is what the server knows of an app besides what is on disk.
 type appState struct {
 	live     *member
+	starting bool               // after the server's own start, its turn has not come
 	retiring map[string]*member // by instance
+	vigil    *vigil             // over what went live last
 	op       *operation         // under way
 }
 
@@ -85,6 +88,7 @@ func New(o Options) *Deployer {
 	}
 	d.wide = n
 	d.slots = semaphore.NewWeighted(int64(n))
+	d.webLock = make(chan struct{}, 1)
 	d.queue.lines = map[string][]*ticket{}
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
 	return d
@@ -133,6 +137,9 @@ func (d *Deployer) StopAll(ctx context.Context) error {
 		}
 		for _, m := range s.retiring {
 			all = append(all, m)
+		}
+		if s.vigil != nil && s.vigil.old != nil {
+			all = append(all, s.vigil.old)
 		}
 	}
 	web := d.web

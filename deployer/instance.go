@@ -58,7 +58,8 @@ type Record struct {
 	Subject string `json:"subject"`
 	Ref     string `json:"ref"` // the branch that moved with the switch
 	By      string `json:"by"`
-	// Why is what made the instance: "deploy", "restart" or "start".
+	// Why is what made the instance: "deploy", "restart", "start", "rollback",
+	// "rebuild" or "change".
 	Why     string        `json:"why"`
 	Started time.Time     `json:"started"`
 	Live    time.Time     `json:"live"`
@@ -78,6 +79,8 @@ type Record struct {
 	// Plan starts the instance again at boot, whatever the files of the
 	// configuration say by then.
 	Plan *Plan `json:"plan,omitempty"`
+	// Environment is what the app was to get, secrets and all.
+	Environment []string `json:"environment,omitempty"`
 	// WebFiles are the web server's files of the app.
 	WebFiles []File `json:"web_files,omitempty"`
 	URL      string `json:"url"`
@@ -87,6 +90,24 @@ type Record struct {
 	// Grace bounds how long requests under way may take when the instance is
 	// retired, nanoseconds.
 	Grace time.Duration `json:"grace"`
+	// Released tells that its release command has run: what that changed in a
+	// database stays, also when the release is taken back.
+	Released bool `json:"released,omitempty"`
+	// Watch is how long it is watched after its switch, nanoseconds, with the
+	// instance Previous kept warm.
+	Watch    time.Duration `json:"watch,omitempty"`
+	Previous string        `json:"previous,omitempty"`
+	// Undone says that the release was taken back, by whom and why.
+	Undone *Undone `json:"undone,omitempty"`
+	// Warning is what the watch saw of a release that it did not take back.
+	Warning string `json:"warning,omitempty"`
+}
+
+// Undone is the end of a release that somebody, or the watch, took back.
+type Undone struct {
+	When time.Time `json:"when"`
+	By   string    `json:"by"`
+	Why  string    `json:"why"`
 }
 
 // recordFormat is raised when an older server could not read a record.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -62,6 +63,9 @@ func (d *Deployer) turn(ctx context.Context, app, title string) (leave func(), e
 		d.work.Done()
 		return nil, err
 	}
+	if old := d.endVigil(app); old != nil {
+		d.retire(app, old)
+	}
 	return func() { out(); d.work.Done() }, nil
 }
 
@@ -105,19 +109,46 @@ func (op *operation) renew(ctx context.Context) error {
 		return err
 	}
 	op.report.Headline("%s: %sing v%d, %s %q", op.app, op.what, live.Release, short(live.Commit), live.Subject)
-	rec := *live
-	rec.Instance, rec.Dir, rec.Why, rec.Started = op.id, op.dir, op.what, op.started
-	a, err := op.d.configureTree(live, op.id)
+	if err := op.renewFrom(ctx, live, nil); err != nil {
+		return err
+	}
+	op.live(op.nowLive())
+	return nil
+}
+
+// renewFrom makes a new instance of a release, which shares its source and its
+// virtualenv, and switches to it.
+func (op *operation) renewFrom(ctx context.Context, base *Record, refs []RefUpdate) error {
+	a, err := op.d.configureTree(base, op.id, op.file)
 	if err != nil {
 		return err
 	}
+	rec := *base
+	rec.Instance, rec.Dir, rec.Why, rec.Started = op.id, op.dir, op.what, op.started
 	rec.Grace = a.Timeout
+	for _, r := range refs {
+		if strings.HasPrefix(r.Ref, "refs/heads/") {
+			rec.Ref = r.Ref
+		}
+	}
+	if err := op.share(a, &rec); err != nil {
+		return err
+	}
+	if _, err := op.register(ctx, a, &rec, refs); err != nil {
+		return &StageError{"register", err}
+	}
+	return nil
+}
+
+// share makes the directories of a new instance of a release that is there
+// already, with links to its source and its virtualenv.
+func (op *operation) share(a *config.App, rec *Record) error {
 	store := rec.Source
-	if err := op.makeDirectories(a, &rec); err != nil {
+	if err := op.makeDirectories(a, rec); err != nil {
 		return err
 	}
 	// The tree is the release's own, not a new one.
-	if err := os.Remove(rec.Source); err != nil {
+	if err := op.d.files.Remove("spare-source", rec.Source); err != nil {
 		return err
 	}
 	rec.Source = store
@@ -125,24 +156,18 @@ func (op *operation) renew(ctx context.Context) error {
 	if err := op.link("link-source", store, "src"); err != nil {
 		return err
 	}
-	if err := op.linkVenv(a, rec.Venv); err != nil {
-		return err
-	}
-	if _, err := op.register(ctx, a, &rec, nil); err != nil {
-		return &StageError{"register", err}
-	}
-	op.live(&rec)
-	return nil
+	return op.linkVenv(a, rec.Venv)
 }
 
 // configureTree reads the app's configuration for an instance of a release
-// whose source is there already; an empty id is that of the live one.
-func (d *Deployer) configureTree(live *Record, id string) (*config.App, error) {
+// whose source is there already; an empty id is that of the live one. file is
+// used in place of the app's own file where it is not nil.
+func (d *Deployer) configureTree(live *Record, id string, file []byte) (*config.App, error) {
 	data, err := treeConfig(live)
 	if err != nil {
 		return nil, err
 	}
-	o := config.AppOptions{InstanceID: id, Source: data, SourceName: "scotch.cfg"}
+	o := config.AppOptions{InstanceID: id, Source: data, SourceName: "scotch.cfg", File: file}
 	if id != "" { // a new instance
 		o.Live = d.isLive
 	}
@@ -224,7 +249,7 @@ func (d *Deployer) Exec(ctx context.Context, app string, args []string, in io.Re
 	if err != nil {
 		return 0, err
 	}
-	a, err := d.configureTree(live, "")
+	a, err := d.configureTree(live, "", nil)
 	if err != nil {
 		return 0, err
 	}

@@ -22,6 +22,8 @@ type Status struct {
 	URLs []string `json:"urls,omitempty"`
 	// Detail is why it is in its state, in one line, where that is trouble.
 	Detail string `json:"detail,omitempty"`
+	// Lock keeps deploys out, nil where they are let in.
+	Lock *Lock `json:"lock,omitempty"`
 	// Errors are all mistakes in its configuration, a line each.
 	Errors []string `json:"errors,omitempty"`
 }
@@ -29,6 +31,7 @@ type Status struct {
 // The states of an app in a list.
 const (
 	StateRunning  = "running"
+	StateStarting = "starting" // after the server's own start
 	StateStopped  = "stopped"
 	StateDown     = "down"                 // it should run and does not
 	StateNotRun   = "not run by scotch"    // [plugins] had no application server when it was deployed
@@ -64,6 +67,7 @@ func (d *Deployer) status(app string) Status {
 		s.URL, s.URLs = d.WebServer.URL(a), d.urls(app, a.Domains, a.URLPrefix)
 	}
 	l := d.layout(app)
+	s.Lock = l.lock()
 	live, err := l.live()
 	if err != nil {
 		if s.State == "" {
@@ -87,6 +91,8 @@ func (d *Deployer) status(app string) Status {
 		s.State = StateNotRun
 	case d.runs(app, live):
 		s.State = StateRunning
+	case d.isStarting(app):
+		s.State = StateStarting
 	default:
 		s.State = StateDown
 	}
@@ -127,6 +133,12 @@ func (d *Deployer) urls(app string, domains []string, prefix string) []string {
 		}
 	}
 	return urls
+}
+
+func (d *Deployer) isStarting(app string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state(app).starting
 }
 
 func isThere(path string) bool {

@@ -221,12 +221,12 @@ func (d *Deployer) rotateLogs() {
 		case <-tick.C:
 		}
 		files, _ := filepath.Glob(filepath.Join(d.site.Paths.Logs, "*", "*.log"))
-		for _, path := range files {
+		for _, path := range append(files, d.webLogs()...) {
 			fi, err := os.Stat(path)
 			if err != nil || fi.Size() < d.site.Server.LogSize {
 				continue
 			}
-			if err := rotate(path, d.site.Server.LogKeep, 2*d.site.Server.LogSize); err != nil {
+			if err := rotate(path, max(1, d.site.Server.LogKeep), 2*d.site.Server.LogSize); err != nil {
 				d.log.Warnf("rotating %q: %v", path, err)
 			}
 		}

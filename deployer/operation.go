@@ -28,6 +28,17 @@ type operation struct {
 	cancel  context.CancelCauseFunc
 	// outside are paths of the instance outside the app's directory.
 	outside []string
+	// warm is the old instance of the watch that this operation ended, for a
+	// rollback to switch back to.
+	warm *member
+	// file is the app's file as a change makes it, and save writes it, just
+	// before the switch; it returns what takes it back.
+	file []byte
+	save func() (undo func() error, err error)
+	// pinned are the packages that a rebuild installs, those and no others.
+	pinned []string
+	// vigil is the watch that its switch began.
+	vigil *vigil
 	// undo is run, last first, when the operation fails before its switch.
 	undo []func()
 	// kept is set once the instance is live: its directory stays.
@@ -44,6 +55,7 @@ type task struct {
 	app, what, by string
 	title         string // for those who wait behind: "deploying 3f2c1ab"
 	heavy         bool   // takes one of the server's slots for deploys
+	warm          bool   // may use the instance that a watch kept warm
 	// check is asked when the app's turn has come, before anything is made.
 	check func(ctx context.Context) error
 	run   func(ctx context.Context, op *operation) error
@@ -59,6 +71,11 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	}
 	defer d.work.Done()
 
+	if t.what == "deploy" {
+		if err := d.checkLock(t.app); err != nil {
+			return err // before it waits for anything
+		}
+	}
 	wait := NewReport(out)
 	leave, err := d.queue.enter(ctx, t.app, t.title, t.by, func(ahead *ticket) {
 		wait.Headline("%s: waiting behind %s", t.app, ahead)
@@ -84,6 +101,9 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 		return err
 	}
 	if t.what == "deploy" {
+		if err := d.checkLock(t.app); err != nil {
+			return err
+		}
 		if err := d.Room(); err != nil {
 			return err
 		}
@@ -97,6 +117,10 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	op, err := d.newOperation(t)
 	if err != nil {
 		return err
+	}
+	if op.warm = d.endVigil(t.app); op.warm != nil && !t.warm {
+		d.retire(t.app, op.warm)
+		op.warm = nil
 	}
 	opCtx, cancel := context.WithCancelCause(d.ctx)
 	defer cancel(nil)
@@ -114,12 +138,30 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	}()
 
 	err = op.run(opCtx, t)
+	op.cool()
 	d.setOperation(t.app, nil)
 	op.log.close()
 	leave() // a reader that is slow holds up nobody's turn
 	d.sweepLater(t.app)
 	<-followed
 	return err
+}
+
+// cool lets go of a warm instance that was not switched back to. When nothing
+// came of the operation the watch goes on.
+func (op *operation) cool() {
+	if op.warm == nil {
+		return
+	}
+	d := op.d
+	d.mu.Lock()
+	live := d.state(op.app).live
+	d.mu.Unlock()
+	if live != nil && live.rec.Instance == op.l.liveID() && live.rec.Previous == op.warm.rec.Instance {
+		d.keepVigil(op.app, op.warm, live)
+		return
+	}
+	d.retire(op.app, op.warm)
 }
 
 // stillThere refuses work on an app that was destroyed while it waited.

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -65,7 +66,15 @@ func (d *Deployer) Start(ctx context.Context) error {
 	}
 	for _, a := range strangers {
 		m := d.watch(a.rec.Plan.Process.Name, a.rec.Plan.Process, a.rec.Plan.Ready, a.rec, a.running)
-		d.retire(a.rec.App, m)
+		d.mu.Lock()
+		live := d.state(a.rec.App).live
+		d.mu.Unlock()
+		// A watch that the last server did not finish goes on.
+		if live != nil && live.rec.Previous == a.rec.Instance {
+			d.keepVigil(a.rec.App, m, live)
+		} else {
+			d.retire(a.rec.App, m)
+		}
 	}
 	var mend errgroup.Group
 	mend.SetLimit(max(2, runtime.NumCPU()))
@@ -74,15 +83,70 @@ func (d *Deployer) Start(ctx context.Context) error {
 		defer d.watchers.Done()
 		d.rotateLogs()
 	}()
+	var down []string
 	for _, n := range names {
+		if !running[n] {
+			down = append(down, n)
+		}
 		mend.Go(func() error {
-			if err := d.mend(ctx, n, running[n]); err != nil {
+			if err := d.mend(ctx, n); err != nil {
 				d.log.WithField("app", n).Errorf("after the start: %v", err)
 			}
 			return nil
 		})
 	}
-	return mend.Wait()
+	if err := mend.Wait(); err != nil {
+		return err
+	}
+	d.bringUp(ctx, down, func() { d.rebuildChanged(names) })
+	return nil
+}
+
+// bringUp starts, a few at a time and behind the caller's back, what is live and
+// does not run: after a reboot, everything. Each app's turn is taken before it
+// returns, so that a push waits for the app's own start. Then then is called.
+func (d *Deployer) bringUp(ctx context.Context, apps []string, then func()) {
+	var starts errgroup.Group
+	starts.SetLimit(max(2, runtime.NumCPU()))
+	var waiting []func() error
+	for _, app := range apps {
+		l := d.layout(app)
+		live, err := l.live()
+		if err != nil || isThere(l.stopped()) || live.Plan != nil && !live.Plan.runs() {
+			continue // logged already, or nothing to start
+		}
+		leave, err := d.queue.enter(ctx, app, "its start after the server's", "", func(*ticket) {})
+		if err != nil {
+			return
+		}
+		d.mu.Lock()
+		d.state(app).starting = true
+		d.mu.Unlock()
+		waiting = append(waiting, func() error {
+			defer leave()
+			defer func() {
+				d.mu.Lock()
+				d.state(app).starting = false
+				d.mu.Unlock()
+			}()
+			if d.ctx.Err() != nil {
+				return nil
+			}
+			if err := d.startRecorded(app, l, live); err != nil {
+				d.log.WithField("app", app).Errorf("after the start: %v", err)
+			}
+			return nil
+		})
+	}
+	d.watchers.Add(1)
+	go func() {
+		defer d.watchers.Done()
+		for _, w := range waiting {
+			starts.Go(w)
+		}
+		starts.Wait()
+		then()
+	}()
 }
 
 // found is a process of an earlier server that still runs.
@@ -150,8 +214,10 @@ func (d *Deployer) hosted() *Process {
 // startWeb writes the files that serve no app in particular and starts the web
 // server where scotch runs it.
 func (d *Deployer) startWeb(ctx context.Context, names []string, p *Process) error {
-	d.webMu.Lock()
-	defer d.webMu.Unlock()
+	if err := d.lockWeb(ctx); err != nil {
+		return err
+	}
+	defer d.unlockWeb()
 	base, err := d.WebServer.Base()
 	if err != nil {
 		return err
@@ -258,8 +324,8 @@ func addressesFree(addresses []string) error {
 }
 
 // mend makes one app's repository, records and files agree with its link
-// current, and starts what should run and does not.
-func (d *Deployer) mend(ctx context.Context, app string, running bool) error {
+// current.
+func (d *Deployer) mend(ctx context.Context, app string) error {
 	l := d.layout(app)
 	var errs []error
 	if d.Repositories.Exists(app) {
@@ -272,18 +338,16 @@ func (d *Deployer) mend(ctx context.Context, app string, running bool) error {
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	if !running && !isThere(l.stopped()) {
-		errs = append(errs, d.startRecorded(app, l, live))
-	}
 	errs = append(errs, d.agree(ctx, app, l, live), d.removeHalfMade(app, l), d.sweepNow(app))
 	return errors.Join(errs...)
 }
 
-// startRecorded starts the live instance from what its record says.
+// bootPatience is how long the start of an app may keep others from theirs.
+const bootPatience = 20 * time.Second
+
+// startRecorded starts the live instance from what its record says, and waits
+// until it accepts requests, for a while: it is supervised from then on.
 func (d *Deployer) startRecorded(app string, l layout, live *Record) error {
-	if live.Plan != nil && !live.Plan.runs() {
-		return nil // [plugins] turned the application server off
-	}
 	if live.Plan == nil {
 		return fmt.Errorf("%s has no record of how to start it\ndeploy it again: %s deploy %s", live.Instance, d.SSH, app)
 	}
@@ -300,6 +364,19 @@ func (d *Deployer) startRecorded(app string, l layout, live *Record) error {
 	d.mu.Lock()
 	d.state(app).live = m
 	d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(d.ctx, bootPatience)
+	defer cancel()
+	tick := time.NewTicker(readyPoll)
+	defer tick.Stop()
+	for !isThere(live.Plan.Ready) {
+		select {
+		case <-tick.C:
+		case <-running.Done():
+			return fmt.Errorf("v%d did not start: %s %s\nits output is in %s", live.Release, d.serverName(), ended(running), p.Log)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	return nil
 }
 

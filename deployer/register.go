@@ -21,22 +21,28 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	d := op.d
 	op.report.Stage("register")
 	if a.Release != "" && op.what == "deploy" {
+		// From here on it may have changed a database, also when it fails.
+		rec.Released = true
 		if err := op.command(ctx, a, rec, "release", a.Release, nil); err != nil {
-			return nil, err
+			return nil, remains(err)
 		}
 	}
 	m, err := op.boot(ctx, a, rec)
 	if err != nil {
-		return nil, err
+		return nil, op.afterRelease(rec, err)
 	}
-	old, err := op.l.live()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		d.log.WithField("app", op.app).Warnf("the record of what is live cannot be read: %v", err)
+	old := op.nowLive()
+	rec.Outside = op.outside
+	rec.Watch, rec.Previous = 0, ""
+	if op.what == "deploy" {
+		rec.Watch = a.Health.Watch
 	}
-	if err := op.goLive(ctx, a, rec, refs, old); err != nil {
-		return nil, err
+	if err := d.render(a, op.l, rec); err != nil {
+		return nil, op.afterRelease(rec, err)
 	}
-	op.kept = true
+	if err := op.goLive(ctx, rec, refs, old); err != nil {
+		return nil, op.afterRelease(rec, err)
+	}
 	d.mu.Lock()
 	s := d.state(op.app)
 	retired := s.live
@@ -45,10 +51,30 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	if err := d.files.Remove("start-app", op.l.stopped()); err != nil {
 		d.log.WithField("app", op.app).Errorf("removing the mark of a stopped app: %v", err)
 	}
-	if retired != nil {
-		d.retire(op.app, retired)
-	}
+	op.vigil = d.keepVigil(op.app, retired, m)
+	op.tellRetention()
 	return m, nil
+}
+
+// nowLive is the record of what is live, nil where nothing is.
+func (op *operation) nowLive() *Record {
+	old, err := op.l.live()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		op.d.log.WithField("app", op.app).Warnf("the record of what is live cannot be read: %v", err)
+	}
+	return old
+}
+
+// afterRelease adds to an error what the release command leaves behind.
+func (op *operation) afterRelease(rec *Record, err error) error {
+	if !rec.Released || op.what != "deploy" {
+		return err
+	}
+	return remains(err)
+}
+
+func remains(err error) error {
+	return fmt.Errorf("%w\nchanges that the release command made to the database remain", err)
 }
 
 // boot starts the instance beside the old one and waits until it is ready and
@@ -57,6 +83,7 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	d := op.d
 	inst := instanceFor(a, rec)
 	inst.Env = inst.environment(nil)
+	rec.Environment = inst.Env
 	notes := op.report.Output()
 	defer notes.Close()
 	plan, err := d.AppServer.Plan(ctx, inst, notes)
@@ -106,6 +133,9 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 		defer cancel()
 		m.end(stopCtx)
 	})
+	if err := d.files.before("await-ready"); err != nil {
+		return nil, err
+	}
 	if err := op.awaitReady(ctx, a, plan, running); err != nil {
 		return nil, err
 	}
@@ -126,10 +156,10 @@ func (d *Deployer) serverName() string {
 // goLive is the switch: everything that can fail is done before the rename of
 // current, and what the rename makes true is written before and after it so
 // that a crash at any point is mended from current alone.
-func (op *operation) goLive(ctx context.Context, a *config.App, rec *Record, refs []RefUpdate, old *Record) error {
+func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, old *Record) error {
 	d := op.d
 	begin := time.Now()
-	pub, err := d.publish(ctx, a, op.l, rec, old)
+	pub, err := d.publish(ctx, rec, old)
 	if err != nil {
 		return err
 	}
@@ -139,34 +169,54 @@ func (op *operation) goLive(ctx context.Context, a *config.App, rec *Record, ref
 		return errors.Join(err, pub.undo(ctx))
 	}
 	rec.Live = time.Now()
-	rec.Took = rec.Live.Sub(rec.Started)
-	rec.Outside = op.outside
-	if err := rec.save(d.files, "write-record", filepath.Join(op.dir, recordName)); err != nil {
+	if rec.Took == 0 {
+		rec.Took = rec.Live.Sub(rec.Started)
+	}
+	if old != nil {
+		rec.Previous = old.Instance
+	}
+	rec.Undone, rec.Warning = nil, ""
+	if err := rec.save(d.files, "write-record", filepath.Join(op.l.instance(rec.Instance), recordName)); err != nil {
 		return errors.Join(err, pub.undo(ctx))
+	}
+	unsave := func() error { return nil }
+	if op.save != nil {
+		if unsave, err = op.save(); err != nil {
+			return errors.Join(err, pub.undo(ctx))
+		}
 	}
 	tx, err := op.prepareRefs(ctx, refs)
 	if err != nil {
-		return errors.Join(err, pub.undo(ctx))
+		return errors.Join(err, unsave(), pub.undo(ctx))
 	}
-	if err := d.files.Symlink("switch", op.id, op.l.current()); err != nil {
-		return errors.Join(err, tx.Abort(), pub.undo(ctx))
+	if err := d.files.Symlink("switch", rec.Instance, op.l.current()); err != nil {
+		// The rename may have happened, and only its sync failed.
+		return errors.Join(err, op.switchBack(old), tx.Abort(), unsave(), pub.undo(ctx))
 	}
-	if err := tx.Commit(); err != nil {
+	if err := d.commitRefs(tx); err != nil {
 		// Nothing was acknowledged yet: what serves must be what the ref says.
 		err = fmt.Errorf("moving the branch with the switch: %w", err)
 		if back := op.switchBack(old); back != nil {
 			op.kept = true // it serves; the next start of the server moves the ref
 			return errors.Join(err, back)
 		}
-		return errors.Join(err, pub.undo(ctx))
+		return errors.Join(err, unsave(), pub.undo(ctx))
 	}
 	op.kept = true
 	d.claimed(op.app, rec)
 	op.recordRelease(rec)
 	op.pointHead(ctx, rec)
-	op.showcase(a, rec)
+	op.showcase(rec)
 	op.report.Step(d.webName(), pub.what, since(begin))
 	return nil
+}
+
+// commitRefs is an operation of the disk, done by git.
+func (d *Deployer) commitRefs(tx RefTransaction) error {
+	if err := d.files.before("commit-refs"); err != nil {
+		return errors.Join(err, tx.Abort())
+	}
+	return tx.Commit()
 }
 
 // readyToSwitch is the last look before the point of no return: a cancelled
@@ -178,9 +228,14 @@ func (d *Deployer) readyToSwitch(ctx context.Context) error {
 	return nil
 }
 
+// switchBack makes current name what it named before. Where it does so still,
+// nothing is done.
 func (op *operation) switchBack(old *Record) error {
 	if old == nil {
 		return op.d.files.Remove("switch-back", op.l.current())
+	}
+	if op.l.liveID() == old.Instance {
+		return nil
 	}
 	return op.d.files.Symlink("switch-back", old.Instance, op.l.current())
 }
@@ -189,7 +244,7 @@ func (op *operation) switchBack(old *Record) error {
 // logged, and the next start of the server writes it from the live record.
 func (op *operation) recordRelease(rec *Record) {
 	kept := *rec
-	kept.Plan, kept.WebFiles = nil, nil
+	kept.Plan, kept.WebFiles, kept.Environment = nil, nil, nil
 	if err := kept.save(op.d.files, "write-release", op.l.release(rec.Release)); err != nil {
 		op.d.log.WithField("app", op.app).Errorf("recording release v%d: %v", rec.Release, err)
 	}
@@ -199,7 +254,7 @@ func (op *operation) recordRelease(rec *Record) {
 // that a clone checks it out.
 func (op *operation) pointHead(ctx context.Context, rec *Record) {
 	branch, ok := strings.CutPrefix(rec.Ref, "refs/heads/")
-	if !ok || rec.Why != "deploy" {
+	if !ok || rec.Why != "deploy" || op.what != "deploy" {
 		return
 	}
 	if err := op.d.Repositories.Create(context.WithoutCancel(ctx), op.app, branch); err != nil {
@@ -209,9 +264,10 @@ func (op *operation) pointHead(ctx context.Context, rec *Record) {
 
 // showcase writes the files that people look at, outside the instance: they
 // show what is live and nothing depends on them.
-func (op *operation) showcase(a *config.App, rec *Record) {
+func (op *operation) showcase(rec *Record) {
+	a := &config.App{User: rec.Plan.Process.User, Group: rec.Plan.Process.Group}
 	for _, f := range rec.Plan.Files {
-		if within(filepath.Join(op.dir, "run"), f.Path) {
+		if within(filepath.Join(rec.Dir, "run"), f.Path) {
 			continue
 		}
 		err := op.d.files.MkdirAll("make-showcase", filepath.Dir(f.Path), op.d.site.DirMode)
@@ -236,6 +292,9 @@ func (noRefs) Abort() error  { return nil }
 func (op *operation) prepareRefs(ctx context.Context, refs []RefUpdate) (RefTransaction, error) {
 	if len(refs) == 0 {
 		return noRefs{}, nil
+	}
+	if err := op.d.files.before("prepare-refs"); err != nil {
+		return nil, err
 	}
 	tx, err := op.d.Repositories.Prepare(ctx, op.app, refs)
 	if err != nil {

@@ -3,8 +3,11 @@ package deployer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"scotch/config"
@@ -21,8 +24,12 @@ type Release struct {
 	Seconds float64   `json:"seconds"` // from the beginning of its deploy to live
 	Python  string    `json:"python"`
 	From    string    `json:"dependencies,omitempty"`
-	// Packages is what is installed, NAME==VERSION.
+	// Packages is what is installed, as Toolchain.Install returned it.
 	Packages []string `json:"packages,omitempty"`
+	// Undone says who took the release back, when and why.
+	Undone *Undone `json:"undone,omitempty"`
+	// Warning is what the watch after its switch saw of one that it left live.
+	Warning string `json:"warning,omitempty"`
 }
 
 // Releases returns an app's releases, the newest first.
@@ -38,10 +45,11 @@ func (d *Deployer) Releases(app string) ([]Release, error) {
 		rel := Release{
 			Number: r.Release, State: "removed", Commit: r.Commit, Subject: Neutral(r.Subject), By: Neutral(r.By),
 			When: r.Live, Seconds: r.Took.Seconds(), Python: r.Interpreter.Version, From: r.Dependencies, Packages: r.Packages,
+			Undone: r.Undone, Warning: Neutral(r.Warning),
 		}
 		switch {
 		case liveErr == nil && live.Release == r.Release:
-			rel.State = "live"
+			rel.State, rel.Undone = "live", nil
 		case isThere(filepath.Join(l.instance(r.Instance), recordName)):
 			rel.State = "kept"
 		}
@@ -55,7 +63,7 @@ type ProcessStatus struct {
 	App      string    `json:"app"`
 	Release  int       `json:"release"`
 	Instance string    `json:"instance"`
-	State    string    `json:"state"` // "live", "retiring", "starting again"
+	State    string    `json:"state"` // "live", "warm", "retiring", "starting again"
 	PID      int       `json:"pid,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Restarts int       `json:"restarts"`
@@ -93,6 +101,9 @@ func (d *Deployer) Processes(ctx context.Context, app string) ([]ProcessStatus, 
 		states := make([]string, 0, cap(members))
 		if s.live != nil {
 			members, states = append(members, s.live), append(states, "live")
+		}
+		if s.vigil != nil && s.vigil.old != nil {
+			members, states = append(members, s.vigil.old), append(states, "warm")
 		}
 		for _, m := range s.retiring {
 			members, states = append(members, m), append(states, "retiring")
@@ -226,6 +237,9 @@ func (d *Deployer) keptInstances(app string, l layout) (map[string]bool, error) 
 	for id := range s.retiring {
 		keep[id] = true
 	}
+	if s.vigil != nil && s.vigil.old != nil {
+		keep[s.vigil.old.rec.Instance] = true
+	}
 	d.mu.Unlock()
 	n := 5
 	if a, err := d.app(app); err == nil {
@@ -244,6 +258,26 @@ func (d *Deployer) keptInstances(app string, l layout) (map[string]bool, error) 
 		keep[r.Instance] = true
 	}
 	return keep, nil
+}
+
+// tellRetention says which releases the switch has pushed out of those that are
+// kept; they are removed behind the caller's back.
+func (op *operation) tellRetention() {
+	keep, err := op.d.keptInstances(op.app, op.l)
+	if err != nil {
+		return
+	}
+	records, _ := op.l.history()
+	var gone []string
+	for _, r := range records {
+		if !keep[r.Instance] && isThere(filepath.Join(op.l.instance(r.Instance), recordName)) {
+			gone = append(gone, fmt.Sprintf("v%d", r.Release))
+		}
+	}
+	if len(gone) > 0 {
+		slices.Reverse(gone)
+		op.report.Step("retention", strings.Join(gone, ", ")+" no longer kept ([app] keep)", -1)
+	}
 }
 
 func (d *Deployer) removeInstance(app string, l layout, id string) error {

@@ -16,6 +16,9 @@ type Request struct {
 	Old   string
 	By    string // name of the key or of the local user
 	Clean bool   // build the virtualenv from nothing
+	// Wait holds the answer until the watch after the switch is over. A release
+	// that was taken back is a *StageError then.
+	Wait bool
 }
 
 // Result is a deploy that went live.

@@ -99,8 +99,11 @@ func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, s
 	defer out.Close()
 	i := instanceFor(a, rec)
 	i.Venv = dir
+	if err := f.before("install"); err != nil {
+		return err
+	}
 	packages, err := op.d.Toolchain.Install(ctx, InstallRequest{
-		App: a, Source: src, Dir: dir, Interpreter: rec.Interpreter, Deps: deps, Extra: extra,
+		App: a, Source: src, Dir: dir, Interpreter: rec.Interpreter, Deps: deps, Extra: extra, Pinned: op.pinned,
 		Env: i.environment(append(append([]config.Var(nil), op.d.BuildEnv...), a.BuildEnv...)), Out: out, Timeout: a.StepTimeout,
 	})
 	if err != nil {

@@ -26,35 +26,84 @@ type publication struct {
 	modes  map[string]fs.FileMode
 }
 
-func (p *publication) unlock() { p.d.webMu.Unlock() }
+func (p *publication) unlock() { p.d.unlockWeb() }
 
-// publish renders the web server's files for the app, and where they differ
-// from what is on disk writes them, has the server check all of its
-// configuration and reload it. Nothing differs at most deploys: a switch needs
-// no reload, for the files name the link current. The caller unlocks the result.
-func (d *Deployer) publish(ctx context.Context, a *config.App, l layout, rec, old *Record) (p *publication, err error) {
-	files, err := d.WebServer.Render(Route{
+// Logger is an extra ability of a WebServer: the files that it appends to for
+// scotch. They are made, empty and for their owner alone, before its
+// configuration is tested, and rotated with the apps' logs.
+type Logger interface{ Logs() []string }
+
+// makeLogs makes the web server's logs where they are missing.
+func (d *Deployer) makeLogs() error {
+	for _, path := range d.webLogs() {
+		if isThere(path) {
+			continue
+		}
+		if err := d.files.MkdirAll("make-logs", filepath.Dir(path), d.site.DirMode); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Deployer) webLogs() []string {
+	if l, ok := d.WebServer.(Logger); ok {
+		return l.Logs()
+	}
+	return nil
+}
+
+// lockWeb takes the web server's files for the caller alone, unless ctx ends
+// first.
+func (d *Deployer) lockWeb(ctx context.Context) error {
+	select {
+	case d.webLock <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (d *Deployer) unlockWeb() { <-d.webLock }
+
+// render asks the web server for the app's files, and notes in the record where
+// on the web the app is to be found.
+func (d *Deployer) render(a *config.App, l layout, rec *Record) (err error) {
+	rec.WebFiles, err = d.WebServer.Render(Route{
 		App: a, Socket: d.AppServer.Socket(l.run()), Source: filepath.Join(l.current(), "src", filepath.FromSlash(a.Root)),
 		Data: a.DataPath, Stopped: l.stopped(), Dir: l.dir,
 	})
-	if err != nil {
-		return nil, err
-	}
+	rec.URL, rec.Domains, rec.URLPrefix = d.WebServer.URL(a), a.Domains, a.URLPrefix
+	return err
+}
+
+// publish makes the web server's files those of the record, and where they
+// differ from what is on disk has the server check all of its configuration and
+// reload it. Nothing differs at most deploys: a switch needs no reload, for the
+// files name the link current. The caller unlocks the result.
+func (d *Deployer) publish(ctx context.Context, rec, old *Record) (p *publication, err error) {
+	files := rec.WebFiles
 	base, err := d.WebServer.Base()
 	if err != nil {
 		return nil, err
 	}
-	rec.URL, rec.Domains, rec.URLPrefix = d.WebServer.URL(a), a.Domains, a.URLPrefix
-	rec.WebFiles = files
-
-	d.webMu.Lock()
+	if err := d.lockWeb(ctx); err != nil {
+		return nil, err
+	}
 	p = &publication{d: d, what: "switched", before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
 	defer func() {
 		if err != nil {
-			d.webMu.Unlock()
+			d.unlockWeb()
 		}
 	}()
-	if err := d.checkClaims(a); err != nil {
+	if err := d.checkClaims(rec.App, rec.Domains, rec.URLPrefix); err != nil {
 		return nil, err
 	}
 	for _, f := range append(base, files...) {
@@ -191,6 +240,9 @@ func (d *Deployer) testAndReload(ctx context.Context, ours []string) error {
 // testWeb has the web server check all of its configuration. A complaint about
 // a file that is none of ours names it.
 func (d *Deployer) testWeb(ctx context.Context, ours []string) error {
+	if err := d.makeLogs(); err != nil {
+		return err
+	}
 	var out bytes.Buffer
 	test := d.WebServer.Test()
 	test.Stdout, test.Stderr = &out, &out
@@ -206,8 +258,10 @@ func (d *Deployer) testWeb(ctx context.Context, ours []string) error {
 
 // unpublish removes the web server's files of an app that goes.
 func (d *Deployer) unpublish(ctx context.Context, rec *Record) error {
-	d.webMu.Lock()
-	defer d.webMu.Unlock()
+	if err := d.lockWeb(ctx); err != nil {
+		return err
+	}
+	defer d.unlockWeb()
 	p := &publication{d: d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
 	if err := p.drop(rec.WebFiles, nil); err != nil {
 		return errors.Join(err, p.restore())
@@ -226,20 +280,20 @@ func (d *Deployer) unpublish(ctx context.Context, rec *Record) error {
 type claim struct{ domain, prefix string }
 
 // checkClaims refuses two apps at one place. Only what is live claims: an app
-// that was never deployed holds no place. The caller holds d.webMu.
-func (d *Deployer) checkClaims(a *config.App) error {
+// that was never deployed holds no place. The caller holds the web server's lock.
+func (d *Deployer) checkClaims(app string, domains []string, prefix string) error {
 	if !d.claimsOK {
 		if err := d.readClaims(); err != nil {
 			return err
 		}
 	}
 	for other, claims := range d.claims {
-		if other == a.Name {
+		if other == app {
 			continue
 		}
-		for _, dom := range a.Domains {
-			if c := (claim{dom, a.URLPrefix}); claims[c] {
-				return fmt.Errorf("%q and %q both claim %s%s\nset [app] domains or url_prefix of one of them, in apps-enabled/NAME.cfg on the server", a.Name, other, c.domain, c.prefix)
+		for _, dom := range domains {
+			if c := (claim{dom, prefix}); claims[c] {
+				return fmt.Errorf("%q and %q both claim %s%s\nset [app] domains or url_prefix of one of them, in apps-enabled/NAME.cfg on the server", app, other, c.domain, c.prefix)
 			}
 		}
 	}
@@ -247,14 +301,16 @@ func (d *Deployer) checkClaims(a *config.App) error {
 }
 
 // placeIsFree is checkClaims before anything is built; the switch asks again.
-func (d *Deployer) placeIsFree(a *config.App) error {
-	d.webMu.Lock()
-	defer d.webMu.Unlock()
-	return d.checkClaims(a)
+func (d *Deployer) placeIsFree(ctx context.Context, a *config.App) error {
+	if err := d.lockWeb(ctx); err != nil {
+		return err
+	}
+	defer d.unlockWeb()
+	return d.checkClaims(a.Name, a.Domains, a.URLPrefix)
 }
 
 // claimed notes what an app that is live now answers at; nil for none. The
-// caller holds d.webMu.
+// caller holds the web server's lock.
 func (d *Deployer) claimed(app string, live *Record) {
 	delete(d.claims, app)
 	if live == nil || !d.claimsOK {

@@ -12,12 +12,9 @@ import (
 
 // deploy hands the app's branch to the deployer and returns what git is to hear.
 func (p *push) deploy(ctx context.Context, d decision, q *request, out *printer) decision {
-	if slices.Contains(q.options, optionWait) {
-		out.note("`-o wait` can't be had yet: this push returns when the app is live")
-	}
 	res, err := p.Deployer.Deploy(ctx, deployer.Request{
 		App: p.App, Ref: d.Ref, Commit: d.New, Old: d.Old, By: p.By,
-		Clean: slices.Contains(q.options, optionClean),
+		Clean: slices.Contains(q.options, optionClean), Wait: slices.Contains(q.options, optionWait),
 	}, out)
 	var stage *deployer.StageError
 	var no *deployer.RefusedError

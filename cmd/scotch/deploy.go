@@ -7,12 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"scotch/deployer"
 	"scotch/gitserver/access"
 )
 
 func (s *session) addDeploy(root *cobra.Command) {
 	var ref string
-	var all, clean bool
+	var all, clean, wait bool
 	cmd := &cobra.Command{
 		Use:   "deploy APP...",
 		Short: "checkout and register, from [app] src or the app's own repository",
@@ -21,7 +22,7 @@ Of several apps the others go on when one fails; the exit status is 1 then.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.each(cmd.Context(), args, all, access.VerbDeploy, func(ctx context.Context, app string) error {
-				_, err := s.srv.deployer.DeployRef(ctx, app, ref, s.who.Name, clean, s.stdout)
+				_, err := s.srv.deployer.DeployRef(ctx, deployer.Request{App: app, Ref: ref, By: s.who.Name, Clean: clean, Wait: wait}, s.stdout)
 				return err
 			})
 		},
@@ -29,6 +30,7 @@ Of several apps the others go on when one fails; the exit status is 1 then.`,
 	cmd.Flags().StringVar(&ref, "ref", "", "branch, tag or commit to deploy")
 	cmd.Flags().BoolVar(&all, "all", false, "every app")
 	cmd.Flags().BoolVar(&clean, "clean", false, "build the virtualenv from nothing")
+	cmd.Flags().BoolVar(&wait, "wait", false, "return when the watch after the switch is over")
 	s.add(root, cmd, rights{verb: access.VerbDeploy, apps: allApps})
 }
 

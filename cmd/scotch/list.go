@@ -60,6 +60,9 @@ wrong with those that are not well, and the next step.`,
 // errors are long and would widen a column for all.
 func (s *session) listTroubles(list []deployer.Status) {
 	for _, a := range list {
+		if k := a.Lock; k != nil {
+			fmt.Fprintf(s.stdout, "\n%s: locked by %s since %s: %s\n", a.App, k.By, k.When.Format("2006-01-02 15:04"), deployer.Neutral(k.Reason))
+		}
 		if a.Detail == "" {
 			continue
 		}

@@ -145,7 +145,7 @@ func isOn(site *config.Site, name string) bool {
 func (p *plugins) options(site *config.Site, log logrus.FieldLogger) deployer.Options {
 	return deployer.Options{
 		Site: site, Source: p.git, Repositories: p.git, Toolchain: p.toolchain,
-		AppServer: p.app, WebServer: p.web, Runner: p.runner, Log: log, SSH: sshCommand(site),
+		AppServer: p.app, WebServer: p.web, Runner: p.runner, Files: failpoints(), Log: log, SSH: sshCommand(site),
 	}
 }
 

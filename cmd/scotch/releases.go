@@ -37,7 +37,15 @@ func (s *session) addReleases(root *cobra.Command) {
 			for _, r := range list {
 				fmt.Fprintf(w, "v%d\t%s\t%.7s\t%s\t%s\t%.2fs\t%s\n", r.Number, r.State, r.Commit, r.When.Format(time.DateTime), r.By, r.Seconds, r.Subject)
 			}
-			return w.Flush()
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			for _, r := range list {
+				if line := fate(r); line != "" {
+					fmt.Fprintf(s.stdout, "v%d %s", r.Number, line)
+				}
+			}
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
@@ -58,6 +66,9 @@ func (s *session) showRelease(list []deployer.Release, app, name string, asJSON 
 		}
 		fmt.Fprintf(s.stdout, "v%d of %s, %s\ncommit  %s %s\nwhen    %s by %s, in %.2fs\npython  %s\n", r.Number, app, r.State,
 			r.Commit, r.Subject, r.When.Format(time.RFC3339), r.By, r.Seconds, r.Python)
+		if line := fate(r); line != "" {
+			fmt.Fprintf(s.stdout, "it %s", line)
+		}
 		if r.From != "" {
 			fmt.Fprintf(s.stdout, "from    %s\n", r.From)
 		}
@@ -67,6 +78,17 @@ func (s *session) showRelease(list []deployer.Release, app, name string, asJSON 
 		return nil
 	}
 	return fmt.Errorf("app %q has no release v%d\n%q lists them", app, n, "releases "+app)
+}
+
+// fate is what became of a release after its switch, "" for nothing special.
+func fate(r deployer.Release) string {
+	switch {
+	case r.Undone != nil:
+		return fmt.Sprintf("was taken back by %s at %s: %s\n", r.Undone.By, r.Undone.When.Format(time.DateTime), deployer.Neutral(r.Undone.Why))
+	case r.Warning != "":
+		return "did not do well in its watch: " + r.Warning + "\n"
+	}
+	return ""
 }
 
 func releaseNumber(s string) (int, error) {

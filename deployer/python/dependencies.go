@@ -21,7 +21,7 @@ import (
 
 // format is part of each key. It changes with whatever makes the same
 // declaration give another virtualenv.
-const format = "1"
+const format = "2"
 
 // How an app's dependencies are installed.
 type kind int

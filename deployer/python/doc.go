@@ -21,6 +21,12 @@
 // setup.py); without any of them the virtualenv stays empty. The installer is uv
 // where it is on the server's PATH, else pip.
 //
+// What was installed is recorded so that it can be installed again, and nothing is
+// resolved: packages of an index by their version, others by their address with its
+// commit or hash, those out of the source by their path in it. Credentials are not
+// recorded; a rebuild takes them, and the indexes and hashes, from the source. What
+// packages need to be built (build-system.requires) is the newest there is then.
+//
 // # Which entry point
 //
 // The configured one, else what the files say, in this order: a Procfile's web

@@ -2,6 +2,7 @@ package python
 
 import (
 	"bytes"
+	"encoding/json"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -33,3 +34,31 @@ func Allows(spec, v string) (bool, error) {
 // TOMLText and TOMLTexts read one value.
 func TOMLText(doc, key string) (string, bool) { return parseTOML([]byte(doc)).text(key) }
 func TOMLTexts(doc, key string) []string      { return parseTOML([]byte(doc)).texts(key) }
+
+// Installed lists what is in the virtualenv dir.
+func Installed(app *config.App, src, dir string) ([]string, error) {
+	return installed(deployer.InstallRequest{App: app, Source: src, Dir: dir})
+}
+
+// Again is the requirements file for one recorded package.
+func Again(app *config.App, src, pinned string) (string, error) {
+	d, err := declared(src)
+	if err != nil {
+		return "", err
+	}
+	_, rest, err := again(d, deployer.InstallRequest{App: app, Source: src}, []string{pinned})
+	return rest, err
+}
+
+// Origin is the recorded line of a package "x" that says this of itself.
+func Origin(url, vcs, commit string) (string, error) {
+	b, err := json.Marshal(map[string]any{"url": url, "vcs_info": map[string]string{"vcs": vcs, "commit_id": commit}})
+	if err != nil {
+		return "", err
+	}
+	from, err := originOf(source{}, b, deployer.InstallRequest{App: &config.App{}, Source: "/nowhere/src", Dir: "/nowhere/venv"}, nil)
+	if err != nil || from == "" {
+		return "x==1", err
+	}
+	return "x @ " + from, nil
+}

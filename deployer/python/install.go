@@ -1,12 +1,13 @@
 package python
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -31,19 +32,61 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 	if inst.name != r.Deps.Installer || d.from != r.Deps.From {
 		return nil, fmt.Errorf("install %s by %s: it was %s by %s a moment ago\ndeploy again", named(d.from), inst.name, named(r.Deps.From), r.Deps.Installer)
 	}
-	out := newFilter(r.Out, secrets(r.App), r.Interpreter)
+	end := &lastly{w: cmp.Or[io.Writer](r.Out, io.Discard)}
+	out := newFilter(end, secrets(r.App), r.Interpreter)
 	env := t.environment(r.App, r.Env, r.Dir, inst)
-	for _, s := range steps(d, inst, r) {
-		err := t.run.Run(ctx, deployer.Command{
-			Args: s.args, Dir: r.Source, Env: env, User: r.App.User, Group: r.App.Group,
-			Stdout: out, Stderr: out, Timeout: r.Timeout,
-		})
-		out.flush()
-		if err != nil {
-			return nil, explain(err, s, out.hints())
+	run := func(list []step) error {
+		for _, s := range list {
+			c := deployer.Command{
+				Args: s.args, Dir: r.Source, Env: env, User: r.App.User, Group: r.App.Group,
+				Stdout: out, Stderr: out, Timeout: r.Timeout,
+			}
+			if s.stdin != "" {
+				c.Stdin = strings.NewReader(s.stdin)
+			}
+			err := t.run.Run(ctx, c)
+			out.flush()
+			if err == nil {
+				continue
+			}
+			hints := out.hints()
+			if s.recorded && errors.As(err, new(*deployer.ExitError)) {
+				hints = slices.Concat(lost(r, string(end.tail)), hints, []string{afresh(r)})
+			}
+			return explain(err, s, hints)
 		}
+		return nil
 	}
-	return installed(r.Dir)
+	c := commands{inst, r}
+	list := c.venv()
+	switch {
+	case len(r.Pinned) == 0:
+		list = append(list, c.declared(d)...)
+	case d.kind == lockedByUV:
+		// A lock file says what is to be installed better than the list does:
+		// with hashes, and the index of each package. The list adds the rest.
+		if err := run(append(list, c.declared(d)...)); err != nil {
+			return nil, err
+		}
+		there, err := installed(r)
+		if err != nil {
+			return nil, err
+		}
+		rest := slices.DeleteFunc(slices.Clone(r.Pinned), func(p string) bool { return slices.Contains(there, p) })
+		if list, err = c.recorded(d, rest); err != nil {
+			return nil, err
+		}
+	default:
+		again, err := c.recorded(d, r.Pinned)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, again...)
+	}
+	if err := run(append(list, c.extra()...)); err != nil {
+		return nil, err
+	}
+	return installed(r)
 }
 
 func named(file string) string {
@@ -55,46 +98,85 @@ func named(file string) string {
 
 // step is one command of an installation.
 type step struct {
-	name string // of the program, for people
-	what string // "installing requirements.txt"
-	args []string
+	name  string // of the program, for people
+	what  string // "installing requirements.txt"
+	args  []string
+	stdin string
+	// recorded tells that it installs what an earlier installation had.
+	recorded bool
 }
 
-// steps are the commands that make a whole virtualenv.
-func steps(d *declaration, inst installer, r deployer.InstallRequest) []step {
-	python := filepath.Join(r.Dir, "bin", "python")
-	var out []step
-	var install []string
-	tool := "pip"
-	if inst.uv != "" {
-		tool = "uv"
-		out = append(out, step{tool, "making the virtualenv", []string{inst.uv, "venv", "--no-project", "--no-config", "--python", r.Interpreter.Path, r.Dir}})
-		install = []string{inst.uv, "pip", "install", "--python", python, "--compile-bytecode"}
-	} else {
-		out = append(out, step{"venv", "making the virtualenv", []string{r.Interpreter.Path, "-m", "venv", r.Dir}})
-		install = []string{python, "-m", "pip", "install", "--no-warn-script-location"}
+// commands are those that make a whole virtualenv.
+type commands struct {
+	inst installer
+	r    deployer.InstallRequest
+}
+
+// Python never runs without -I: in the source, which is the working directory,
+// the app's own logging.py would be found before Python's.
+func (c commands) python() string { return filepath.Join(c.r.Dir, "bin", "python") }
+
+func (c commands) venv() []step {
+	const what = "making the virtualenv"
+	if c.inst.uv != "" {
+		return []step{{name: "uv", what: what, args: []string{c.inst.uv, "venv", "--no-project", "--no-config", "--python", c.r.Interpreter.Path, c.r.Dir}}}
 	}
-	add := func(what string, args ...string) {
-		out = append(out, step{tool, what, slices.Concat(install, args)})
+	return []step{{name: "venv", what: what, args: []string{c.r.Interpreter.Path, "-I", "-m", "venv", c.r.Dir}}}
+}
+
+func (c commands) install(what string, args ...string) step {
+	if c.inst.uv != "" {
+		return step{name: "uv", what: what, args: slices.Concat([]string{c.inst.uv, "pip", "install", "--python", c.python(), "--compile-bytecode"}, args)}
 	}
+	return step{name: "pip", what: what, args: slices.Concat([]string{c.python(), "-I", "-m", "pip", "install", "--no-warn-script-location"}, args)}
+}
+
+// declared installs what the source declares.
+func (c commands) declared(d *declaration) []step {
 	switch d.kind {
 	case lockedByUV:
 		// --no-editable: a virtualenv must not depend on where the source is.
-		out = append(out, step{tool, "installing uv.lock", []string{inst.uv, "sync", "--frozen", "--no-dev", "--no-editable", "--python", r.Interpreter.Path, "--compile-bytecode"}})
+		return []step{{name: "uv", what: "installing uv.lock", args: []string{c.inst.uv, "sync", "--frozen", "--no-dev", "--no-editable", "--python", c.r.Interpreter.Path, "--compile-bytecode"}}}
 	case listed:
-		add("installing "+d.from, "-r", d.from)
+		return []step{c.install("installing "+d.from, "-r", d.from)}
 	case project:
-		add("installing the project", ".")
+		return []step{c.install("installing the project", ".")}
 	case projectsList:
 		if len(d.needs) > 0 {
-			add("installing the dependencies in pyproject.toml", append([]string{"--"}, d.needs...)...)
+			return []step{c.install("installing the dependencies in pyproject.toml", append([]string{"--"}, d.needs...)...)}
 		}
 	}
-	if len(r.Extra) > 0 {
-		// By itself: in a file with hashes every requirement must have one.
-		add("installing what the server needs", append([]string{"--"}, r.Extra...)...)
+	return nil
+}
+
+// recorded installs what an earlier installation had, and resolves nothing.
+func (c commands) recorded(d *declaration, pinned []string) ([]step, error) {
+	hashed, rest, err := again(d, c.r, pinned)
+	if err != nil {
+		return nil, fmt.Errorf("install the recorded packages again: %w", err)
 	}
-	return out
+	var out []step
+	for _, file := range []string{hashed, rest} {
+		if file == "" {
+			continue
+		}
+		s := c.install("installing the recorded packages", "--no-deps", "-r", "-")
+		if c.inst.uv == "" {
+			s.args = []string{c.python(), "-I", "-c", pipFromStdin, "install", "--no-warn-script-location", "--no-deps"}
+		}
+		s.stdin, s.recorded = file, true
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// extra installs what the server needs, by itself: in a file with hashes every
+// requirement must have one.
+func (c commands) extra() []step {
+	if len(c.r.Extra) == 0 {
+		return nil
+	}
+	return []step{c.install("installing what the server needs", append([]string{"--"}, c.r.Extra...)...)}
 }
 
 // environment is that of the installers: the caller's, and what makes them
@@ -146,6 +228,11 @@ func (t *Toolchain) environment(app *config.App, env []string, dir string, inst 
 	must("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 	must("PIP_PROGRESS_BAR", "off")
 	must("PIP_ROOT_USER_ACTION", "ignore")
+	// Without it older ones run setup.py themselves, and record nowhere what the
+	// package was made of. From 21.3 on that works for -e too.
+	if v, err := parseVersion(strings.TrimPrefix(inst.name, "pip ")); err == nil && v.compare(version{release: []int{21, 3}}) >= 0 {
+		unless("PIP_USE_PEP517", "1")
+	}
 	if certs != "" {
 		unless("PIP_CERT", certs)
 	}
@@ -174,69 +261,4 @@ func explain(err error, s step, hints []string) error {
 		err = fmt.Errorf("%w\n%s", err, h)
 	}
 	return err
-}
-
-var (
-	distName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-	distVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.!+_-]*$`)
-)
-
-// installed lists what is in a virtualenv, by the metadata that each installer
-// leaves (https://packaging.python.org/en/latest/specifications/recording-installed-packages/),
-// without pip itself. It is what "pip freeze --all" says, without a process.
-func installed(dir string) ([]string, error) {
-	s, err := openSource(dir)
-	if err != nil {
-		return nil, fmt.Errorf("list what was installed: %w", err)
-	}
-	defer s.Close()
-	out := []string{}
-	for _, lib := range []string{"lib", "lib64"} {
-		if info, err := s.Lstat(lib); err != nil || !info.IsDir() { // lib64 is a link to lib
-			continue
-		}
-		for _, python := range s.list(lib) {
-			packages := lib + "/" + python.Name() + "/site-packages"
-			for _, e := range s.list(packages) {
-				meta := packages + "/" + e.Name()
-				switch {
-				case strings.HasSuffix(e.Name(), ".dist-info"):
-					meta += "/METADATA"
-				case strings.HasSuffix(e.Name(), ".egg-info"):
-					if e.IsDir() {
-						meta += "/PKG-INFO"
-					}
-				default:
-					continue
-				}
-				b, err := s.read(meta)
-				if err != nil {
-					return nil, fmt.Errorf("list what was installed: %w", err)
-				}
-				name, version := header(string(b), "Name"), header(string(b), "Version")
-				if !distName.MatchString(name) || !distVersion.MatchString(version) {
-					return nil, fmt.Errorf("list what was installed: %q names no package and version", meta)
-				}
-				if normal(name) != "pip" {
-					out = append(out, name+"=="+version)
-				}
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
-	return slices.Compact(out), nil
-}
-
-// header returns a field of the part of a message before its body.
-func header(s, name string) string {
-	for l := range strings.Lines(s) {
-		l = strings.TrimRight(l, "\r\n")
-		if l == "" {
-			return ""
-		}
-		if k, v, ok := strings.Cut(l, ":"); ok && strings.EqualFold(k, name) {
-			return strings.TrimSpace(v)
-		}
-	}
-	return ""
 }

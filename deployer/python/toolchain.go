@@ -50,16 +50,22 @@ type Toolchain struct {
 
 	mu     sync.Mutex
 	probes map[probeKey]probe
+
+	looking sync.Mutex // held while an interpreter is looked at
+	looks   map[lookKey]look
 }
 
-var _ deployer.Toolchain = (*Toolchain)(nil)
+var (
+	_ deployer.Toolchain = (*Toolchain)(nil)
+	_ deployer.Checker   = (*Toolchain)(nil)
+)
 
 // New returns a toolchain that starts programs with run.
 func New(run deployer.Runner, opts Options) *Toolchain {
 	if opts.CertFile == "" {
 		opts.CertFile = debianCerts
 	}
-	return &Toolchain{run: run, opts: opts, probes: map[probeKey]probe{}}
+	return &Toolchain{run: run, opts: opts, probes: map[probeKey]probe{}, looks: map[lookKey]look{}}
 }
 
 // probeKey names one state of one program, as one user finds it.

@@ -1,0 +1,85 @@
+package deployer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Lock keeps an app's deploys out until somebody unlocks it.
+type Lock struct {
+	Reason string    `json:"reason"`
+	By     string    `json:"by"`
+	When   time.Time `json:"when"`
+}
+
+const lockName = "lock.json"
+
+// lock reads the app's lock, nil where there is none. One that cannot be read
+// locks: somebody wanted it.
+func (l layout) lock() *Lock {
+	data, err := os.ReadFile(filepath.Join(l.dir, lockName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	k := new(Lock)
+	if err == nil {
+		err = json.Unmarshal(data, k)
+	}
+	if err != nil {
+		k.Reason = fmt.Sprintf("its lock cannot be read (%v)", err)
+	}
+	return k
+}
+
+// checkLock refuses a deploy of a locked app.
+func (d *Deployer) checkLock(app string) error {
+	k := d.layout(app).lock()
+	if k == nil {
+		return nil
+	}
+	return &RefusedError{
+		Reason: Neutral(fmt.Sprintf("the app is locked by %s since %s: %s", k.By, k.When.Format("2006-01-02 15:04"), k.Reason)),
+		Hint:   fmt.Sprintf("once that is settled: %s unlock %s", d.SSH, app),
+	}
+}
+
+// LockApp refuses an app's deploys from now on, until UnlockApp. A deploy that
+// is under way goes on. The last lock's reason counts.
+func (d *Deployer) LockApp(ctx context.Context, app, reason, by string) error {
+	if _, err := d.app(app); err != nil {
+		return err
+	}
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.work.Done()
+	return d.writeLock(app, reason, by)
+}
+
+func (d *Deployer) writeLock(app, reason, by string) error {
+	l := d.layout(app)
+	if err := d.files.MkdirAll("make-app", l.releases(), d.site.DirMode); err != nil {
+		return err
+	}
+	data, err := json.Marshal(Lock{Reason: reason, By: by, When: time.Now()})
+	if err != nil {
+		return err
+	}
+	return d.files.Write("lock-app", filepath.Join(l.dir, lockName), append(data, '\n'), 0o644)
+}
+
+// UnlockApp lets an app be deployed again. It tells whether it was locked.
+func (d *Deployer) UnlockApp(ctx context.Context, app string) (bool, error) {
+	if _, err := d.app(app); err != nil {
+		return false, err
+	}
+	l := d.layout(app)
+	was := l.lock() != nil
+	return was, d.files.Remove("unlock-app", filepath.Join(l.dir, lockName))
+}

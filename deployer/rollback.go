@@ -1,0 +1,264 @@
+package deployer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Rollback switches back to a kept release, to the one before the live one for
+// n = 0: nothing is installed, the instance is health-checked first, and the
+// branch follows. While the release's old instance is still warm it is that one
+// that serves again, at once; else a new one is started from the release's own
+// source and virtualenv. With hold the app is locked for that reason afterwards.
+func (d *Deployer) Rollback(ctx context.Context, app string, n int, hold, by string, out io.Writer) (Result, error) {
+	if _, err := d.liveRecord(app); err != nil {
+		return Result{}, err
+	}
+	var res Result
+	err := d.operate(ctx, task{
+		app: app, what: "rollback", by: by, title: "a rollback", heavy: true, warm: true,
+		run: func(ctx context.Context, op *operation) (err error) {
+			res, err = op.rollback(ctx, n, hold)
+			return err
+		},
+	}, out)
+	return res, err
+}
+
+func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, error) {
+	d := op.d
+	live, err := d.liveRecord(op.app)
+	if err != nil {
+		return Result{}, err
+	}
+	target, between, err := op.target(live, n)
+	if err != nil {
+		return Result{}, err
+	}
+	op.report.Headline("%s: rolling back from v%d to v%d, %s %q", op.app, live.Release, target.Release, short(target.Commit), target.Subject)
+	refs, err := op.refsBack(ctx, live, target)
+	if err != nil {
+		return Result{}, err
+	}
+	if op.warm != nil && op.warm.rec.Release == target.Release && d.stillFits(op.warm) {
+		op.report.Stage("register")
+		op.report.Step("instance", fmt.Sprintf("%s is still warm", target.Instance), -1)
+		if err := op.switchBackTo(ctx, live, op.warm, refs); err != nil {
+			return Result{}, &StageError{"register", err}
+		}
+	} else if err := op.renewFrom(ctx, target, refs); err != nil {
+		return Result{}, err
+	}
+	now := op.nowLive()
+	for _, r := range between {
+		if r.Released {
+			op.report.Note("note: changes that the release command of v%d made to the database remain", r.Release)
+		}
+	}
+	undone := &Undone{When: time.Now(), By: op.by, Why: fmt.Sprintf("rolled back to v%d", target.Release)}
+	if live.Release != target.Release {
+		if err := op.annotate(live.Release, func(r *Record) { r.Undone = undone }); err != nil {
+			d.log.WithField("app", op.app).Errorf("recording the rollback: %v", err)
+		}
+	}
+	if hold != "" {
+		if err := d.writeLock(op.app, hold, op.by); err != nil {
+			return Result{}, fmt.Errorf("v%d serves, but the app is not locked: %w\nlock it: %s lock %s REASON", target.Release, err, d.SSH, op.app)
+		}
+		op.report.Note("locked: deploys are refused until `%s unlock %s`", d.SSH, op.app)
+	}
+	op.live(now)
+	return Result{Release: now.Release, URL: now.URL}, nil
+}
+
+// target finds the release that a rollback leads to, and the releases that it
+// takes back.
+func (op *operation) target(live *Record, n int) (target *Record, between []*Record, err error) {
+	records, err := op.l.history()
+	if err != nil {
+		op.d.log.WithField("app", op.app).Warnf("reading its releases: %v", err)
+	}
+	var kept []string
+	for _, r := range records {
+		whole, err := readRecord(filepath.Join(op.l.instance(r.Instance), recordName))
+		there := err == nil && isThere(whole.Source) && isThere(whole.Venv)
+		if there && r.Release != live.Release {
+			kept = append(kept, fmt.Sprintf("v%d", r.Release))
+		}
+		switch {
+		case target != nil:
+		case n == r.Release && !there:
+			return nil, nil, op.notKept(n)
+		case n == r.Release || n == 0 && there && r.Release < live.Release && r.Undone == nil:
+			target = whole
+		}
+		if r.Release <= live.Release && (target == nil || r.Release > target.Release) {
+			between = append(between, r)
+		}
+	}
+	switch {
+	case target == nil && n == 0:
+		return nil, nil, &RefusedError{Reason: fmt.Sprintf("app %q has no release before v%d that is kept", op.app, live.Release), Hint: op.keptHint(kept)}
+	case target == nil:
+		return nil, nil, &RefusedError{Reason: fmt.Sprintf("app %q has no release v%d", op.app, n), Hint: op.keptHint(kept)}
+	case target.Release == live.Release:
+		return nil, nil, &RefusedError{Reason: fmt.Sprintf("v%d is live already", n), Hint: fmt.Sprintf("%s restart %s starts it anew", op.d.SSH, op.app)}
+	}
+	return target, between, nil
+}
+
+func (op *operation) notKept(n int) error {
+	return &RefusedError{
+		Reason: fmt.Sprintf("v%d of %q is no longer kept", n, op.app),
+		Hint:   fmt.Sprintf("to deploy its commit again: %s deploy %s --ref %s", op.d.SSH, op.app, releaseRef(n)),
+	}
+}
+
+func (op *operation) keptHint(kept []string) string {
+	if len(kept) == 0 {
+		return fmt.Sprintf("[app] keep says how many are; %s releases %s lists them", op.d.SSH, op.app)
+	}
+	return "kept are " + strings.Join(kept, ", ")
+}
+
+// refsBack moves the branch that is live to the commit of the target.
+func (op *operation) refsBack(ctx context.Context, live, target *Record) ([]RefUpdate, error) {
+	if !op.d.Repositories.Exists(op.app) {
+		return nil, nil
+	}
+	branch := cmp.Or(live.Ref, target.Ref)
+	if branch == "" {
+		return nil, nil
+	}
+	now, err := op.d.Repositories.Ref(ctx, op.app, branch)
+	if err != nil {
+		return nil, err
+	}
+	if now == "" {
+		now = zeroID
+	}
+	refs := []RefUpdate{{Ref: branch, Old: now, New: target.Commit}}
+	if id, err := op.d.Repositories.Ref(ctx, op.app, releaseRef(target.Release)); err == nil && id == "" {
+		refs = append(refs, RefUpdate{Ref: releaseRef(target.Release), New: target.Commit})
+	}
+	return refs, nil
+}
+
+// stillFits tells whether a warm instance runs and would be started just so
+// today: with the environment that [env] says now.
+func (d *Deployer) stillFits(m *member) bool {
+	running, _ := m.process()
+	if running == nil || m.rec.Plan == nil {
+		return false
+	}
+	a, err := d.configureTree(m.rec, m.rec.Instance, nil)
+	if err != nil {
+		return false
+	}
+	return slices.Equal(m.rec.Environment, instanceFor(a, m.rec).environment(nil)) && slices.Equal(a.Domains, m.rec.Domains) && a.URLPrefix == m.rec.URLPrefix
+}
+
+// switchBackTo makes a warm instance live again, once it has answered the health
+// request. The one that is live now is drained.
+func (op *operation) switchBackTo(ctx context.Context, live *Record, m *member, refs []RefUpdate) error {
+	running, _ := m.process()
+	if running == nil {
+		return fmt.Errorf("v%d has ended meanwhile", m.rec.Release)
+	}
+	a, err := op.d.configureTree(m.rec, m.rec.Instance, nil)
+	if err != nil {
+		return err
+	}
+	if err := op.awaitHealthy(ctx, a, m.rec.Plan, running); err != nil {
+		return err
+	}
+	return op.goLiveAgain(ctx, live, m, refs)
+}
+
+// switchToWarm is what the watch does: it asks for no health, since what serves
+// now is worse.
+func (op *operation) switchToWarm(ctx context.Context, live *Record, m *member) error {
+	if running, _ := m.process(); running == nil {
+		return fmt.Errorf("v%d has ended meanwhile", m.rec.Release)
+	}
+	refs, err := op.refsBack(ctx, live, m.rec)
+	if err != nil {
+		return err
+	}
+	return op.goLiveAgain(ctx, live, m, refs)
+}
+
+// goLiveAgain is the switch to an instance that was live before and still runs.
+func (op *operation) goLiveAgain(ctx context.Context, live *Record, m *member, refs []RefUpdate) error {
+	d := op.d
+	rec := *m.rec
+	rec.Watch = 0
+	if live.Ref != "" {
+		rec.Ref = live.Ref
+	}
+	err := op.goLive(ctx, &rec, refs, live)
+	op.kept = false // of this operation itself nothing stays but its log
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	s := d.state(op.app)
+	retired := s.live
+	s.live = m
+	d.mu.Unlock()
+	op.warm = nil
+	if err := d.files.Remove("start-app", op.l.stopped()); err != nil {
+		d.log.WithField("app", op.app).Errorf("removing the mark of a stopped app: %v", err)
+	}
+	if retired != nil {
+		d.retire(op.app, retired)
+	}
+	return nil
+}
+
+// annotate changes the record of a release, and of its instance where that is
+// still there.
+func (op *operation) annotate(release int, change func(*Record)) error {
+	path := op.l.release(release)
+	r, err := readRecord(path)
+	if err != nil {
+		return err
+	}
+	change(r)
+	return r.save(op.d.files, "annotate-release", path)
+}
+
+// lastUndone is the newest release where it was taken back by scotch itself,
+// or warned of, since the live one; nil otherwise.
+func (l layout) lastUndone(live *Record) *Record {
+	if live == nil {
+		return nil
+	}
+	records, _ := l.history()
+	if len(records) == 0 {
+		return nil
+	}
+	r := records[0]
+	if r.Release >= live.Release && (r.Warning != "" || r.Undone != nil && r.Undone.By == "scotch") {
+		return r
+	}
+	return nil
+}
+
+// tellUndone tells the next to deploy what became of the last release.
+func (op *operation) tellUndone() {
+	r := op.l.lastUndone(op.nowLive())
+	switch {
+	case r == nil:
+	case r.Undone != nil:
+		op.report.Note("note: scotch took v%d back at %s: %s", r.Release, r.Undone.When.Format("15:04:05"), r.Undone.Why)
+	default:
+		op.report.Note("note: v%d did not do well after its switch: %s", r.Release, r.Warning)
+	}
+}
