@@ -28,6 +28,9 @@ type AppOptions struct {
 	// File is used in place of the content of the app's own file, where it is
 	// not nil: to check a change before it is saved.
 	File []byte
+	// Recorded are the settings of a release that is to run as it did: they win
+	// over all files. Nil: the files alone count.
+	Recorded []Setting
 	// Live tells whether another app is live. Where it is given, the app's
 	// directories are compared with those of all other apps: for a deploy. One
 	// that is live keeps its places; one that is not gives way.
@@ -78,6 +81,9 @@ func (s *Site) App(name string, o AppOptions) (*App, error) {
 		v.add(d, LayerApp)
 	}
 
+	if o.Recorded != nil {
+		v.setRecorded(o.Recorded)
+	}
 	s.complete(v, name)
 	a := &App{Values: v, Name: name, InstanceID: id}
 	s.resolveApp(a, &errs)

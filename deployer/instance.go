@@ -97,6 +97,8 @@ type Record struct {
 	// instance Previous kept warm.
 	Watch    time.Duration `json:"watch,omitempty"`
 	Previous string        `json:"previous,omitempty"`
+	// Settings say how its processes run, for a rollback to it.
+	Settings []config.Setting `json:"settings,omitempty"`
 	// Undone says that the release was taken back, by whom and why.
 	Undone *Undone `json:"undone,omitempty"`
 	// Warning is what the watch saw of a release that it did not take back.

@@ -119,7 +119,7 @@ func (op *operation) renew(ctx context.Context) error {
 // renewFrom makes a new instance of a release, which shares its source and its
 // virtualenv, and switches to it.
 func (op *operation) renewFrom(ctx context.Context, base *Record, refs []RefUpdate) error {
-	a, err := op.d.configureTree(base, op.id, op.file)
+	a, err := op.d.configureTree(base, config.AppOptions{InstanceID: op.id, File: op.file, Recorded: op.recorded})
 	if err != nil {
 		return err
 	}
@@ -160,15 +160,14 @@ func (op *operation) share(a *config.App, rec *Record) error {
 }
 
 // configureTree reads the app's configuration for an instance of a release
-// whose source is there already; an empty id is that of the live one. file is
-// used in place of the app's own file where it is not nil.
-func (d *Deployer) configureTree(live *Record, id string, file []byte) (*config.App, error) {
+// whose source is there already; without an InstanceID that of the live one.
+func (d *Deployer) configureTree(live *Record, o config.AppOptions) (*config.App, error) {
 	data, err := treeConfig(live)
 	if err != nil {
 		return nil, err
 	}
-	o := config.AppOptions{InstanceID: id, Source: data, SourceName: "scotch.cfg", File: file}
-	if id != "" { // a new instance
+	o.Source, o.SourceName = data, "scotch.cfg"
+	if o.InstanceID != "" { // a new instance
 		o.Live = d.isLive
 	}
 	return d.site.App(live.App, o)
@@ -249,7 +248,7 @@ func (d *Deployer) Exec(ctx context.Context, app string, args []string, in io.Re
 	if err != nil {
 		return 0, err
 	}
-	a, err := d.configureTree(live, "", nil)
+	a, err := d.configureTree(live, config.AppOptions{})
 	if err != nil {
 		return 0, err
 	}

@@ -35,6 +35,8 @@ type operation struct {
 	// before the switch; it returns what takes it back.
 	file []byte
 	save func() (undo func() error, err error)
+	// recorded are the settings of the release that a rollback leads to.
+	recorded []config.Setting
 	// pinned are the packages that a rebuild installs, those and no others.
 	pinned []string
 	// vigil is the watch that its switch began.

@@ -32,7 +32,7 @@ func (op *operation) rebuild(ctx context.Context) error {
 	op.report.Headline("%s: rebuilding v%d, %s %q", op.app, live.Release, short(live.Commit), live.Subject)
 	op.report.Stage("checkout")
 	rec := *live
-	a, err := d.configureTree(live, op.id, nil)
+	a, err := d.configureTree(live, config.AppOptions{InstanceID: op.id})
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 		return nil, op.afterRelease(rec, err)
 	}
 	old := op.nowLive()
-	rec.Outside = op.outside
+	rec.Outside, rec.Settings = op.outside, a.Settings()
 	rec.Watch, rec.Previous = 0, ""
 	if op.what == "deploy" {
 		rec.Watch = a.Health.Watch

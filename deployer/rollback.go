@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"scotch/config"
 )
 
 // Rollback switches back to a kept release, to the one before the live one for
@@ -52,8 +54,12 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 		if err := op.switchBackTo(ctx, live, op.warm, refs); err != nil {
 			return Result{}, &StageError{"register", err}
 		}
-	} else if err := op.renewFrom(ctx, target, refs); err != nil {
-		return Result{}, err
+	} else {
+		op.recorded = target.Settings
+		op.tellDifferences(target)
+		if err := op.renewFrom(ctx, target, refs); err != nil {
+			return Result{}, err
+		}
 	}
 	now := op.nowLive()
 	for _, r := range between {
@@ -75,6 +81,71 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 	}
 	op.live(now)
 	return Result{Release: now.Release, URL: now.URL}, nil
+}
+
+// tellDifferences names what is otherwise than it was at the release: settings
+// that go back to what it had, and what stays as it is today.
+func (op *operation) tellDifferences(target *Record) {
+	d := op.d
+	today, err := d.configureTree(target, config.AppOptions{})
+	if err != nil {
+		return // the start itself tells
+	}
+	now := today.Settings()
+	for _, was := range target.Settings {
+		i := slices.IndexFunc(now, func(s config.Setting) bool { return s.Section == was.Section && s.Key == was.Key })
+		if i < 0 {
+			op.report.Note("%s, as v%d had it; unset today", was, target.Release)
+		} else if now[i].Value != was.Value {
+			op.report.Note("%s, as v%d had it; today %s", was, target.Release, now[i].Value)
+		}
+	}
+	if target.Settings != nil {
+		for _, s := range now {
+			if !slices.ContainsFunc(target.Settings, func(was config.Setting) bool { return s.Section == was.Section && s.Key == was.Key }) {
+				op.report.Note("[%s] %s is unset, as v%d had it", s.Section, s.Key, target.Release)
+			}
+		}
+	}
+	if names := differentNames(target.Environment, instanceFor(today, target).environment(nil)); len(names) > 0 {
+		op.report.Note("as they are today, not as in v%d: %s of the environment", target.Release, strings.Join(names, ", "))
+	}
+	if !slices.Equal(target.Domains, today.Domains) || target.URLPrefix != today.URLPrefix {
+		op.report.Note("as they are today, not as in v%d: domains and url_prefix", target.Release)
+	}
+}
+
+// differentNames are the variables that differ, or that only one side has.
+func differentNames(was, now []string) []string {
+	if was == nil {
+		return nil // not recorded
+	}
+	values := map[string]string{}
+	for _, v := range was {
+		name, value, _ := strings.Cut(v, "=")
+		values[name] = value
+	}
+	var names []string
+	for _, v := range now {
+		name, value, _ := strings.Cut(v, "=")
+		old, had := values[name]
+		delete(values, name)
+		if (!had || old != value) && !scotchsOwn(name) {
+			names = append(names, name)
+		}
+	}
+	for name := range values {
+		if !scotchsOwn(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// scotchsOwn are variables that differ between instances by themselves.
+func scotchsOwn(name string) bool {
+	return strings.HasPrefix(name, "SCOTCH_") || name == "VIRTUAL_ENV" || name == "PATH"
 }
 
 // target finds the release that a rollback leads to, and the releases that it
@@ -157,7 +228,7 @@ func (d *Deployer) stillFits(m *member) bool {
 	if running == nil || m.rec.Plan == nil {
 		return false
 	}
-	a, err := d.configureTree(m.rec, m.rec.Instance, nil)
+	a, err := d.configureTree(m.rec, config.AppOptions{})
 	if err != nil {
 		return false
 	}
@@ -171,7 +242,7 @@ func (op *operation) switchBackTo(ctx context.Context, live *Record, m *member, 
 	if running == nil {
 		return fmt.Errorf("v%d has ended meanwhile", m.rec.Release)
 	}
-	a, err := op.d.configureTree(m.rec, m.rec.Instance, nil)
+	a, err := op.d.configureTree(m.rec, config.AppOptions{})
 	if err != nil {
 		return err
 	}
