@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
@@ -33,10 +34,27 @@ func (f *Files) Write(op, path string, data []byte, mode fs.FileMode) error {
 	if err := f.before(op); err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(path, data, mode, renameio.WithStaticPermissions(mode)); err != nil {
+	if err := f.write(op, path, data, mode); err != nil {
 		return fmt.Errorf("writing %q: %w", path, err)
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+func (f *Files) write(op, path string, data []byte, mode fs.FileMode) error {
+	// Beside path, not in TMPDIR where that is on the same file system: what a
+	// server that is killed now leaves there is found by Tidy.
+	tmp, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return err
+	}
+	defer tmp.Cleanup()
+	if _, err := tmp.Write(data); err != nil {
+		return err
+	}
+	if err := f.before(op + "/rename"); err != nil {
+		return err
+	}
+	return tmp.CloseAtomicallyReplace()
 }
 
 // Symlink makes link name target in one step, replacing what link was.
@@ -44,10 +62,55 @@ func (f *Files) Symlink(op, target, link string) error {
 	if err := f.before(op); err != nil {
 		return err
 	}
-	if err := renameio.Symlink(target, link); err != nil {
+	if err := f.symlink(op, target, link); err != nil {
 		return fmt.Errorf("linking %q to %q: %w", link, target, err)
 	}
+	if err := f.before(op + "/sync"); err != nil {
+		return err
+	}
 	return syncDir(filepath.Dir(link))
+}
+
+func (f *Files) symlink(op, target, link string) error {
+	err := os.Symlink(target, link)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// There is no way to a link of a name that is nobody's but in a directory.
+	tmp, err := os.MkdirTemp(filepath.Dir(link), "."+filepath.Base(link))
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Symlink(target, filepath.Join(tmp, "link")); err != nil {
+		return err
+	}
+	if err := f.before(op + "/rename"); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(tmp, "link"), link)
+}
+
+// Tidy removes what Write and Symlink leave in a directory when the server is
+// killed in the middle of them, for paths whose names end in ending. Nothing may
+// be written there meanwhile. A directory that is not there is no error.
+func (f *Files) Tidy(op, dir, ending string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		// .NAME and the digits of os.CreateTemp.
+		name := strings.TrimRight(e.Name(), "0123456789")
+		if name != e.Name() && strings.HasPrefix(name, ".") && strings.HasSuffix(name, ending) {
+			errs = append(errs, f.RemoveAll(op, filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Rename moves a file or directory within one file system.

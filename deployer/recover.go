@@ -35,8 +35,11 @@ func (d *Deployer) Start(ctx context.Context) error {
 		keep = append(keep, a.rec.Plan.Process.Record)
 	}
 	web := d.hosted()
+	// Of a web server that is gone its workers may be left, with its port.
 	if web != nil {
-		keep = append(keep, web.Record)
+		if _, err := d.Runner.Adopt(*web); err == nil {
+			keep = append(keep, web.Record)
+		}
 	}
 	// Builds and the like of a killed server, before anything of theirs is removed.
 	if n, err := d.Runner.Strays(ctx, keep); err != nil {
@@ -224,6 +227,9 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, p *Process) err
 	}
 	pub := &publication{d: d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
 	for _, f := range base {
+		if err := d.files.Tidy("tidy-web", filepath.Dir(f.Path), filepath.Ext(f.Path)); err != nil {
+			return err
+		}
 		if err := pub.put(f); err != nil {
 			return errors.Join(err, pub.restore())
 		}
@@ -294,6 +300,15 @@ func (p *publication) putLive(names []string, base []File) error {
 		return nil
 	}
 	for _, pattern := range o.Owned() {
+		dirs, err := filepath.Glob(filepath.Dir(pattern))
+		if err != nil {
+			return err
+		}
+		for _, dir := range dirs {
+			if err := p.d.files.Tidy("tidy-web", dir, filepath.Ext(pattern)); err != nil {
+				return err
+			}
+		}
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
@@ -440,9 +455,11 @@ func (d *Deployer) removeHalfMade(app string, l layout) error {
 			errs = append(errs, d.files.RemoveAll("discard-venv", dir))
 		}
 	}
-	temporary, _ := filepath.Glob(filepath.Join(l.dir, ".current*"))
-	for _, f := range temporary {
-		errs = append(errs, os.RemoveAll(f))
+	for _, dir := range []string{l.dir, l.releases()} {
+		errs = append(errs, d.files.Tidy("tidy-app", dir, ""))
+	}
+	for _, id := range ids {
+		errs = append(errs, d.files.Tidy("tidy-app", l.instance(id), ""))
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -226,9 +227,6 @@ func (d *Deployer) sweepNow(app string) error {
 // of [app] keep releases of different commits.
 func (d *Deployer) keptInstances(app string, l layout) (map[string]bool, error) {
 	keep := map[string]bool{}
-	if id := l.liveID(); id != "" {
-		keep[id] = true
-	}
 	d.mu.Lock()
 	s := d.state(app)
 	if s.live != nil {
@@ -241,13 +239,28 @@ func (d *Deployer) keptInstances(app string, l layout) (map[string]bool, error) 
 		keep[s.vigil.old.rec.Instance] = true
 	}
 	d.mu.Unlock()
+	kept, err := d.keptReleases(app, l)
+	if err != nil {
+		return nil, err // better too much than too little
+	}
+	maps.Copy(keep, kept)
+	return keep, nil
+}
+
+// keptReleases are the instances of the newest releases of [app] keep different
+// commits, and the live one.
+func (d *Deployer) keptReleases(app string, l layout) (map[string]bool, error) {
+	keep := map[string]bool{}
+	if id := l.liveID(); id != "" {
+		keep[id] = true
+	}
 	n := 5
 	if a, err := d.app(app); err == nil {
 		n = a.Keep
 	}
 	records, err := l.history()
 	if err != nil {
-		return nil, err // better too much than too little
+		return nil, err
 	}
 	commits := map[string]bool{}
 	for _, r := range records {
@@ -263,7 +276,7 @@ func (d *Deployer) keptInstances(app string, l layout) (map[string]bool, error) 
 // tellRetention says which releases the switch has pushed out of those that are
 // kept; they are removed behind the caller's back.
 func (op *operation) tellRetention() {
-	keep, err := op.d.keptInstances(op.app, op.l)
+	keep, err := op.d.keptReleases(op.app, op.l)
 	if err != nil {
 		return
 	}

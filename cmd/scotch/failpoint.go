@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,8 +17,10 @@ import (
 
 // failpoints makes a program for tests that can be stopped or broken at each
 // named operation (deployer.Files). SCOTCH_FAILPOINTS names a file that the test
-// writes: "ACTION N" acts at the N-th operation from then on. Each operation's
-// name is appended to the file of that name with .log behind it. The actions:
+// writes: "ACTION N" acts at the N-th operation from then on, "ACTION NAME" at the
+// first of that name, "ACTION new NAME…" at the first of another name than those.
+// Each operation's name is appended to the file of that name with .log behind it.
+// The actions:
 //
 //	kill    SIGKILL for this process
 //	fail    the operation fails with ENOSPC
@@ -38,18 +41,19 @@ type failpoint struct {
 	mu   sync.Mutex
 	last string
 	n    int
+	done bool
 }
 
 func (p *failpoint) before(op string) error {
 	p.mu.Lock()
 	wanted, err := os.ReadFile(p.path)
 	if err != nil {
-		p.last, p.n = "", 0
+		p.last, p.n, p.done = "", 0, false
 		p.mu.Unlock()
 		return nil
 	}
 	if s := string(wanted); s != p.last {
-		p.last, p.n = s, 0
+		p.last, p.n, p.done = s, 0, false
 	}
 	p.n++
 	action, at, _ := strings.Cut(strings.TrimSpace(string(wanted)), " ")
@@ -57,7 +61,12 @@ func (p *failpoint) before(op string) error {
 		fmt.Fprintf(f, "%d %s\n", p.n, op)
 		f.Close()
 	}
-	hit := strconv.Itoa(p.n) == at
+	hit := at == strconv.Itoa(p.n) || at == op
+	if but, isNew := strings.CutPrefix(at, "new"); isNew {
+		hit = !slices.Contains(strings.Fields(but), op)
+	}
+	hit = hit && !p.done
+	p.done = p.done || hit
 	p.mu.Unlock()
 	if !hit {
 		return nil

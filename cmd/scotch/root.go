@@ -144,7 +144,7 @@ Every command but serve works here and over ssh, with the same words:
 	root.PersistentFlags().BoolVarP(&s.debug, "debug", "d", false, "tell more")
 	for _, add := range []func(*cobra.Command){
 		s.addServe, s.addList, s.addDump, s.addCreate, s.addDestroy, s.addDeploy, s.addCancel, s.addReleases, s.addRollback, s.addRebuild, s.addLock, s.addUnlock,
-		s.addLogs, s.addPS, s.addRestart, s.addStop, s.addStart, s.addRun, s.addKey, s.addKeys, s.addVersion, s.addHook,
+		s.addLogs, s.addPS, s.addRestart, s.addStop, s.addStart, s.addRun, s.addKey, s.addConfig, s.addEnv, s.addKeys, s.addVersion, s.addHook,
 	} {
 		add(root)
 	}

@@ -39,7 +39,8 @@ func (r record) write(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(path, append(b, '\n'), 0o600); err != nil {
+	// Beside it, so that the deployer finds what a server leaves that is killed now.
+	if err := renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return err
 	}
 	d, err := os.Open(filepath.Dir(path))
