@@ -58,12 +58,34 @@ func TestScript(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               func(e *testscript.Env) error { return setupScript(e, program) },
+		Condition:           scriptCondition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": cmdServe, "end": cmdEnd, "signal": cmdSignal, "get": cmdGet, "app": cmdApp, "commit": cmdCommit,
 			"waitfor": cmdWaitFor, "hold": cmdHold, "release": cmdRelease, "scotch": cmdScotch, "kill9": cmdKill9,
 			"exits": cmdExits, "pid": cmdPID, "hammer": cmdHammer, "rest": cmdRest, "serverlog": cmdServerLog,
 		},
 	})
+}
+
+// scriptCondition knows [second-python]: the machine has a Python 3.12 of pyenv's
+// beside its own; $PYTHON312 is its path.
+func scriptCondition(name string) (bool, error) {
+	if name != "second-python" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	return secondPython() != "", nil
+}
+
+func secondPython() string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	found, _ := filepath.Glob(filepath.Join(home, ".pyenv/versions/3.12.*/bin/python3.12"))
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0]
 }
 
 // buildProgram builds scotch, with the race detector as the tests have it.
@@ -145,6 +167,7 @@ func setupScript(e *testscript.Env, program string) error {
 	e.Setenv("HTTP_PORT", strconv.Itoa(w.http))
 	e.Setenv("FREE_PORT", strconv.Itoa(freePort()))
 	e.Setenv("SCOTCH", program)
+	e.Setenv("PYTHON312", secondPython())
 	e.Setenv("REMOTE", fmt.Sprintf("ssh://scotch@127.0.0.1:%d", w.ssh))
 	// What installers need on this machine, as a person's shell has it.
 	for _, name := range []string{"PIP_CERT", "PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT", "SSL_CERT_FILE", "UV_DEFAULT_INDEX", "https_proxy", "http_proxy", "no_proxy"} {

@@ -56,7 +56,12 @@ func (k kind) runs(in deployer.Interpreter) bool {
 	if k.path == "" || k.python == "" || minor(k.python) != minor(in.Version) {
 		return false
 	}
-	path, err := filepath.EvalSymlinks(in.Path)
+	return distributions(in.Path)
+}
+
+// distributions tells whether a path leads to the distribution's Python.
+func distributions(python string) bool {
+	path, err := filepath.EvalSymlinks(python)
 	return err == nil && distribution(filepath.Dir(path)) && distributionName.MatchString(filepath.Base(path))
 }
 
