@@ -1,5 +1,7 @@
 # make demo    a push that goes live, on this machine, below ./var
 # make test    every test; make lint, make build, make clean
+# make test-system  scotch on real systemd, in containers of Debian 12 and 13; as root
+# make deb     a Debian package, in .build
 # make soak    the random tests and those under load, longer; SOAK=10 for ten times as long
 # What is missing is installed (as root, by apt-get) or named.
 
@@ -9,7 +11,7 @@ BIN   := .build/bin
 # Debian's own directories last: nginx lives in sbin, which users' PATHs lack.
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
-.PHONY: build deps demo test test-short soak lint clean
+.PHONY: build deps deb demo test test-system test-short soak lint clean
 
 build: $(BIN)/scotch
 
@@ -27,6 +29,12 @@ demo: deps build
 test: deps lint
 	$(GO) test -race -timeout 15m ./...
 
+# SYSTEM='-run TestServe/trixie -v' for less.
+SYSTEM ?=
+test-system: deps
+	@test "$$(id -u)" != 0 || { command -v debootstrap && command -v systemd-nspawn; } >/dev/null || apt-get install -y -q debootstrap systemd-container
+	SCOTCH_TEST_SYSTEM=1 $(GO) test -count=1 -timeout 40m $(SYSTEM) ./system
+
 test-short:
 	$(GO) test -short ./...
 
@@ -35,6 +43,12 @@ SOAK ?= 1
 soak: deps
 	SCOTCH_STEPS=$$((250 * $(SOAK))) SCOTCH_SWITCHES=$$((40 * $(SOAK))) SCOTCH_ROUNDS=$$((20 * $(SOAK))) $(GO) test -race -count=1 -v -timeout $$((30 * $(SOAK)))m \
 		-run '^(TestModel|TestSwitchesUnderLoad|TestTwentyPushesAtOnce|TestPushesToOneAppAtOnce|TestServeRestartedMidRequest)$$' ./cmd/scotch
+
+# Without libc it runs on any release. VERSION= and MAINTAINER= go into the package.
+deb:
+	@mkdir -p .build/deb
+	CGO_ENABLED=0 $(GO) build -trimpath -o .build/deb/scotch ./cmd/scotch
+	packaging/debian/build .build/deb/scotch .build
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }

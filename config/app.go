@@ -16,6 +16,8 @@ type Site struct {
 	Umask   int
 	Paths   Paths
 	Server  Server
+	Notify  Notify
+	Metrics Metrics
 	Plugins map[string]bool // [plugins] NAME = on/off
 	// Files are the site files that were read, absolute, in the order of reading.
 	Files []string
@@ -44,6 +46,18 @@ type Server struct {
 	StopTimeout    time.Duration // how long a stopping server waits for deploys under way
 }
 
+// Notify says who is told what becomes of deploys.
+type Notify struct {
+	Command string        // for a shell; "" for none
+	URL     string        // http or https, "" for none; it may hold a secret
+	Timeout time.Duration // of one run of the command, of one request
+}
+
+// Metrics says where numbers for a monitoring system are had.
+type Metrics struct {
+	Listen string // HOST:PORT of a loopback address, "" for none
+}
+
 // App is the configuration of one app, of one instance where an instance's id was given.
 type App struct {
 	*Values
@@ -63,6 +77,8 @@ type App struct {
 	Root           string // slash-separated, relative, "" for the whole tree
 	Build          string
 	Release        string
+	ReleaseSet     bool // a file says what it is, "" among others
+	CollectStatic  bool // Django's collectstatic is run
 	Persist        []string
 	Workers        int
 	Threads        int

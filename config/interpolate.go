@@ -119,8 +119,8 @@ func (x *expansion) find(at ref, name string) (ref, string, bool) {
 
 func (x *expansion) deep() *fault {
 	last := x.path[len(x.path)-1]
-	for i, r := range x.path[:len(x.path)-1] {
-		if r != last {
+	for i := len(x.path) - 2; i >= 0; i-- {
+		if x.path[i] != last {
 			continue
 		}
 		var names []string

@@ -25,6 +25,11 @@ func TestWhatIsSaid(t *testing.T) {
 		{"punycode that is none", "[app]\ndomains = xn--.test\n    www.xn--a-.test xn--99999999.test xn--abc--.test XN--BCHER-KVA.example\n",
 			[]string{`the host "xn--.test" has "xn--" in it, which is no punycode`, `"xn--a-"`, `"xn--99999999"`, `"xn--abc--"`}, []string{"kva", "KVA"}},
 		{"a host that begins with _", "[app]\ndomains = _a.test\n", []string{`"_a.test" is no host's name`}, nil},
+		{"a slip of one letter", "[app]\ndomain = a.example\n", []string{"did you mean domains?"}, []string{"[site]"}},
+		{"a key of another section", "[app]\numask = 022\n", []string{"did you mean umask in [site]?"}, nil},
+		{"a URL for a host", "[app]\ndomains = http://foo.example/x *.EX.org. https://a.test:8443\n",
+			[]string{`"http://foo.example/x" is no host's name`, "write the name alone: foo.example", "write the name alone: ex.org", "write the name alone: a.test"}, nil},
+		{"an app as root", "[app]\nuser = root\n", []string{"[app] user: no app runs as root"}, nil},
 		{"a prefix as it was written", "[app]\nurl_prefix = a\n", []string{`not "a"`}, []string{`"a/"`}},
 
 		{"a comment behind a source", "[app]\nsrc = /srv/x ; note\n", []string{"blog.cfg:2: [app] src: the source", comment}, nil},

@@ -180,6 +180,9 @@ func redactURL(s string) string {
 // parseHost takes a host's name without a port, in lower case.
 func parseHost(s string) (string, error) {
 	h := strings.ToLower(s)
+	if bare := bareHost(h); bare != "" {
+		return "", fmt.Errorf("%q is no host's name\nwrite the name alone: %s", s, bare)
+	}
 	for _, r := range h {
 		if r > 0x7f {
 			return "", fmt.Errorf("the host %q has letters outside ASCII\nwrite it in punycode: xn--…", s)
@@ -199,6 +202,23 @@ func parseHost(s string) (string, error) {
 		return "", fmt.Errorf("%q is no host's name", s)
 	}
 	return h, nil
+}
+
+// bareHost is the host in a URL, or in a name with the root's dot behind it; ""
+// for anything else.
+func bareHost(s string) string {
+	host := strings.TrimSuffix(s, ".")
+	if _, rest, isURL := strings.Cut(s, "://"); isURL {
+		host, _, _ = strings.Cut(rest, "/")
+		host, _, _ = strings.Cut(host, ":")
+	}
+	if host == s || host == "" {
+		return ""
+	}
+	if h, err := parseHost(host); err == nil {
+		return h
+	}
+	return ""
 }
 
 // parseDomains takes hosts, *.HOST and *, each once.
@@ -282,6 +302,14 @@ func parseUser(s string) (string, error) {
 		return "", fmt.Errorf("%q is no name for a user or group of the system", s)
 	}
 	return s, nil
+}
+
+// parseAppUser takes a user that an app may run as.
+func parseAppUser(s string) (string, error) {
+	if s == "root" {
+		return "", errors.New("no app runs as root\nremove the line, and the app gets a user of its own")
+	}
+	return parseUser(s)
 }
 
 // shortUser keeps a name within the 32 characters of useradd(8).

@@ -118,11 +118,17 @@ func longer(a, b string) (long, short string) {
 // directories to its user and removes them again, with all that is in them.
 func (s *Site) apart(a *App, live func(app string) bool, errs *Errors) {
 	own := s.places(a.Values, a.Name)
+	refused := make(map[string]bool) // by key: a venv_path has several places
 	for _, p := range own {
-		if p.key == "" || p.origin.Layer == LayerDefaults {
+		if p.key == "" || p.origin.Layer == LayerDefaults || refused[p.key] {
 			continue // it follows from [paths] and the app's name
 		}
-		if problem, hint := s.taken(p, a.Name); problem != "" {
+		problem, hint := s.takenAbove(p, a)
+		if problem == "" {
+			problem, hint = s.taken(p, a.Name)
+		}
+		if problem != "" {
+			refused[p.key] = true
 			errs.add(a.errorAt(ref{"app", p.key}, problem, hint))
 		}
 	}
@@ -191,14 +197,28 @@ func (p location) of(app string) string {
 	return fmt.Sprintf("%q, [app] %s of app %q (%s)", p.shown(), p.key, app, p.origin)
 }
 
+// takenAbove says what of the system's or the server's the directory would be
+// that the instances' own are made in: /srv of /srv/000042, also where scotch
+// has appended that id, or an app's name and the id, to what a person wrote.
+func (s *Site) takenAbove(p location, a *App) (problem, hint string) {
+	if written := a.asWritten(ref{"app", p.key}); written != "" {
+		if dir := filepath.Clean(written); systemDir(dir) {
+			return fmt.Sprintf("%q is the system's own", dir), ownDirectory
+		}
+	}
+	if i := slices.Index(p.parts, anyID); i >= 0 {
+		return s.taken(newLocation(p.key, "/"+strings.Join(p.parts[:i], "/"), p.origin), a.Name)
+	}
+	return "", ""
+}
+
+const ownDirectory = "name a directory that is the app's alone, such as one below [paths] data or /srv"
+
 // taken says what of the system's or the server's a path would be, "" for nothing.
 func (s *Site) taken(p location, app string) (problem, hint string) {
-	const own = "name a directory that is the app's alone, such as one below [paths] data or /srv"
-	for _, dir := range systemDirs() {
-		dir, whole := strings.CutSuffix(dir, "/")
-		if p.path == dir || whole && below(p.path, dir) && !below(p.path, "/usr/local") || len(p.parts) == 0 || p.parts[0] == anyID {
-			return fmt.Sprintf("%q is the system's own", p.shown()), own
-		}
+	const own = ownDirectory
+	if systemDir(p.path) || len(p.parts) == 0 || p.parts[0] == anyID {
+		return fmt.Sprintf("%q is the system's own", p.shown()), own
 	}
 	for _, d := range []struct {
 		section, key, path string
@@ -229,6 +249,25 @@ func (s *Site) taken(p location, app string) (problem, hint string) {
 		return fmt.Sprintf("%q is in %q, which scotch keeps itself", p.shown(), filepath.Join(s.Paths.Instances, app, first)), own
 	}
 	return "", ""
+}
+
+// systemDir tells whether a path is one of systemDirs, or in one that is no
+// app's with all that is in it.
+func systemDir(path string) bool {
+	return slices.ContainsFunc(systemDirs(), func(dir string) bool {
+		dir, whole := strings.CutSuffix(dir, "/")
+		return path == dir || path == "/" || whole && below(path, dir) && !below(path, "/usr/local")
+	})
+}
+
+// ownPath takes a directory of the server's own: in it are apps' directories,
+// which are made, given to others and removed with all that is in them.
+func ownPath(s string) (string, error) {
+	p, err := parsePath(s)
+	if err == nil && systemDir(p) && !below(p, "/dev/shm") {
+		err = fmt.Errorf("%q is the system's own\nname a directory that is scotch's alone, such as /srv/scotch or one below it", p)
+	}
+	return p, err
 }
 
 // systemDirs are no app's: those with a slash behind them with all that is in

@@ -35,7 +35,15 @@ func TestPlacesTaken(t *testing.T) {
 		"data_path = ${paths:configuration}":                      "[paths] apps_enabled", // the first one that it would take
 		"data_path = ${paths:configuration}/keys":                 "[paths] configuration",
 		"data_path = ${paths:configuration}/scotch.cfg":           "has the site file",
-		"venv_path = /":                                           `"/ID" is the system's own`,
+		"venv_path = /":                                           `"/" is the system's own`,
+		"venv_path = /srv":                                        `"/srv" is the system's own`,
+		"venv_path = /etc":                                        `"/etc" is the system's own`,
+		"instance_path = /home/":                                  `"/home" is the system's own`,
+		"run_path = /tmp":                                         `"/tmp" is the system's own`,
+		"src_path = /srv/${instance_id}":                          `"/srv" is the system's own`,
+		"venv_path = ${paths:instances}":                          `"/var/local/scotch" is the same as [paths] instances`,
+		"src_path = ${paths:data}":                                `"/var/lib/scotch/data" is the same as [paths] data`,
+		"src_path = relative/src":                                 `not "relative/src"`,
 		"src_path = /usr/local/bin/${instance_id}":                "",
 		"instance_path = ${paths:instances}/${name}/releases":     `is in "/var/local/scotch/blog/releases", which scotch keeps itself`,
 		"venv_path = ${paths:instances}/${name}/.venvs/x":         "which scotch keeps itself",
@@ -61,6 +69,56 @@ func TestPlacesTaken(t *testing.T) {
 			t.Errorf("%q: %v", app, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "blog.cfg:2: [app] ")):
 			t.Errorf("%q: got %v, want %q", app, err, want)
+		}
+	}
+}
+
+// One mistake is one error, on the line that a person wrote.
+func TestPlacesSaidOnce(t *testing.T) {
+	for app, want := range map[string]string{
+		"venv_path = /etc":                       `[app] venv_path: "/etc" is the system's own`,
+		"data_path = ${paths:instances}/${name}": `[app] data_path: "/var/local/scotch/blog" is around [app] venv_path, "/var/local/scotch/blog/000001/venv", or the same`,
+		"src_path = ${venv_path}":                `[app] src_path: "/var/local/scotch/blog/000001/venv" is around [app] venv_path`,
+		"venv_path = ${venv_path}/x":             "[app] venv_path: refers to itself: app:venv_path → app:venv_path",
+		"instance_path = relative":               `not "relative"`,
+	} {
+		s := mustOpen(t, "[server]\nmode = system\n", "blog", "[app]\n"+app+"\n")
+		_, err := s.App("blog", AppOptions{InstanceID: "000001"})
+		var errs Errors
+		if !errors.As(err, &errs) || len(errs) != 1 || errs[0].Line != 2 || filepath.Base(errs[0].File) != "blog.cfg" {
+			t.Errorf("%q: got %v, want one error at blog.cfg:2", app, err)
+			continue
+		}
+		if got, _, _ := strings.Cut(errs[0].Error(), "\n"); !strings.Contains(got, want) || strings.Count(got, "→") > 1 {
+			t.Errorf("%q: got %q, want %q", app, got, want)
+		}
+	}
+}
+
+// What a site file says for all apps is checked as it is written.
+func TestPlacesOfTheSite(t *testing.T) {
+	for site, want := range map[string]string{
+		"[app]\nvenv_path = /home\n":                                     `scotch.cfg:2: [app] venv_path: "/home" is the system's own`,
+		"[app]\nvenv_path = /virtualenvs\n":                              "",
+		"[app]\ninstance_path = ${paths:instances}\n":                    "",
+		"[app]\ninstance_path = ${paths:instances}/${name}\n":            "",
+		"[paths]\ninstances = /etc\nconfiguration = /srv/c\n":            `scotch.cfg:2: [paths] instances: "/etc" is the system's own`,
+		"[paths]\ninstances = /\nconfiguration = /srv/c\n":               "the system's own",
+		"[paths]\ndata = /home\nconfiguration = /srv/c\n":                "the system's own",
+		"[paths]\nrepositories = /usr/share/x\nconfiguration = /srv/c\n": "the system's own",
+		"[paths]\nlogs = /var/log\nconfiguration = /srv/c\n":             "the system's own",
+		"[paths]\nrun = /run\nconfiguration = /srv/c\n":                  "the system's own",
+		"[paths]\nlogs = /usr/local/scotch\nconfiguration = /srv/c\n":    "",
+	} {
+		s, err := openSite(t, site, "blog", "")
+		if err == nil {
+			_, err = s.App("blog", AppOptions{InstanceID: "000001"})
+		}
+		if _, missing := errors.AsType[*NoAppError](err); missing {
+			err = nil // [paths] configuration is elsewhere
+		}
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", site, err, want)
 		}
 	}
 }

@@ -196,9 +196,39 @@ func (s *Site) vary(v *Values, name string, path ref) {
 	if same("instance_id", "one-instance", "other-instance") {
 		raw += "/${app:instance_id}"
 	}
+	delete(v.written, path)
 	if have, _ := v.raw(path); have != raw {
 		v.set(path, raw, origin)
+		v.written[path] = have
 	}
+}
+
+// asWritten is a path without what scotch has appended, "" where that is nothing.
+func (v *Values) asWritten(path ref) string {
+	raw, ok := v.written[path]
+	if !ok {
+		return ""
+	}
+	text, err := v.interpolate(path, raw)
+	if err != nil {
+		return ""
+	}
+	return text
+}
+
+// instancePath reads one of instancePaths. What is wrong is said of what a
+// person wrote.
+func (t *typed) instancePath(a *App, key string) string {
+	if key != "instance_path" && a.InstancePath == "" && t.isDefault(key) {
+		return "" // it is below what was found wrong already
+	}
+	if raw := t.v.asWritten(ref{"app", key}); raw != "" {
+		if _, err := parsePath(raw); err != nil {
+			t.fail("app", key, err)
+			return ""
+		}
+	}
+	return value(t, "app", key, parsePath)
 }
 
 // inInstance tells whether a path is inside the instance's own, which is one app's.
@@ -219,10 +249,10 @@ func (s *Site) resolveApp(a *App, errs *Errors) {
 	optional(t, "site", "domain", parseHost)
 
 	a.Source = optional(t, "app", "src", parseSource)
-	a.InstancePath = value(t, "app", "instance_path", parsePath)
-	a.VenvPath = value(t, "app", "venv_path", parsePath)
-	a.SourcePath = value(t, "app", "src_path", parsePath)
-	a.RunPath = value(t, "app", "run_path", parsePath)
+	a.InstancePath = t.instancePath(a, "instance_path")
+	a.VenvPath = t.instancePath(a, "venv_path")
+	a.SourcePath = t.instancePath(a, "src_path")
+	a.RunPath = t.instancePath(a, "run_path")
 	a.DataPath = value(t, "app", "data_path", parsePath)
 	t.separate(a)
 	a.Interpreter = value(t, "app", "interpreter", parseInterpreter)
@@ -233,13 +263,15 @@ func (s *Site) resolveApp(a *App, errs *Errors) {
 	a.Root = optional(t, "app", "root", parseRoot)
 	a.Build = optional(t, "app", "build", text)
 	a.Release = optional(t, "app", "release", text)
+	a.ReleaseSet = set("app", "release")
+	a.CollectStatic = value(t, "app", "collectstatic", parseBool)
 	a.Persist = optional(t, "app", "persist", parsePersist)
 	a.Workers = value(t, "app", "workers", parseNumber(1, 1000))
 	a.Threads = value(t, "app", "threads", parseNumber(1, 1000))
 	a.MaxBody = value(t, "app", "max_body", parseSize)
 	a.Timeout = value(t, "app", "timeout", parseDuration(atLeastOneSecond))
 	if s.Mode != "standalone" {
-		a.User = value(t, "app", "user", parseUser)
+		a.User = value(t, "app", "user", parseAppUser)
 		if a.User != "" || set("app", "group") { // else it is wrong for being the user's
 			a.Group = value(t, "app", "group", parseUser)
 		}
@@ -272,14 +304,25 @@ func (t *typed) separate(a *App) {
 	dirs := []struct{ key, path string }{
 		{"venv_path", a.VenvPath}, {"src_path", a.SourcePath}, {"run_path", a.RunPath}, {"data_path", a.DataPath}, {"instance_path", a.InstancePath},
 	}
+	said := make(map[string]bool)
 	for i, d := range dirs {
 		for j, other := range dirs {
 			within := d.path == other.path && i < j || strings.HasPrefix(d.path, other.path+"/") && other.key != "instance_path" ||
 				// Data outlives the instance whose directory it would be in.
 				d.key == "data_path" && strings.HasPrefix(d.path, other.path+"/")
-			if i != j && within && d.path != "" && other.path != "" {
-				t.fail("app", d.key, fmt.Errorf("%q is inside [app] %s, %q, or the same\ngive each a directory of its own", d.path, other.key, other.path))
+			if i == j || !within || d.path == "" || other.path == "" {
+				continue
 			}
+			// The line to mend is one that a person wrote.
+			at, to, relation := d, other, "inside"
+			if t.isDefault(d.key) && !t.isDefault(other.key) {
+				at, to, relation = other, d, "around"
+			}
+			if said[at.key] && at.key != d.key {
+				continue // one directory around all the others
+			}
+			said[at.key] = true
+			t.fail("app", at.key, fmt.Errorf("%q is %s [app] %s, %q, or the same\ngive each a directory of its own", at.path, relation, to.key, to.path))
 		}
 	}
 	// The application server's socket is a short name in run_path.
@@ -287,6 +330,9 @@ func (t *typed) separate(a *App) {
 		t.fail("app", "run_path", err)
 	}
 }
+
+// isDefault tells that no file sets a key of [app].
+func (t *typed) isDefault(key string) bool { return t.v.Origin("app", key).Layer == LayerDefaults }
 
 func (t *typed) limits() map[string]string {
 	all := make(map[string]string)

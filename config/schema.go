@@ -84,6 +84,7 @@ func rules() []rule {
 		{"app", "root", "relative path", SetInApp},
 		{"app", "build", "shell command", SetInSource},
 		{"app", "release", "shell command", SetInSource},
+		{"app", "collectstatic", "on or off", SetInSource},
 		{"app", "persist", "relative paths", SetInSource},
 		{"app", "workers", "number", SetInApp},
 		{"app", "threads", "number", SetInApp},
@@ -135,6 +136,10 @@ func rules() []rule {
 		{"server", "log_keep", "number", SetInSite},
 		{"server", "git_user", "user name", SetInSite},
 		{"server", "stop_timeout", "duration", SetInSite},
+		{"notify", "command", "shell command", SetInSite},
+		{"notify", "url", "http or https URL", SetInSite},
+		{"notify", "timeout", "duration", SetInSite},
+		{"metrics", "listen", "HOST:PORT", SetInSite},
 		{"text", "empty", "nothing", SetNowhere},
 	}
 }

@@ -165,11 +165,11 @@ func (s *Site) resolve(errs *Errors) {
 	s.Paths = Paths{
 		Configuration: value(t, "paths", "configuration", parsePath),
 		AppsEnabled:   value(t, "paths", "apps_enabled", parsePath),
-		Instances:     value(t, "paths", "instances", parsePath),
-		Repositories:  value(t, "paths", "repositories", parsePath),
-		Data:          value(t, "paths", "data", parsePath),
-		Logs:          value(t, "paths", "logs", parsePath),
-		Run:           value(t, "paths", "run", parsePath),
+		Instances:     value(t, "paths", "instances", ownPath),
+		Repositories:  value(t, "paths", "repositories", ownPath),
+		Data:          value(t, "paths", "data", ownPath),
+		Logs:          value(t, "paths", "logs", ownPath),
+		Run:           value(t, "paths", "run", ownPath),
 	}
 	if err := CheckSocketPath(filepath.Join(s.Paths.Run, "control.sock")); err != nil {
 		t.fail("paths", "run", err)
@@ -186,6 +186,12 @@ func (s *Site) resolve(errs *Errors) {
 		GitUser:        value(t, "server", "git_user", parseUser),
 		StopTimeout:    value(t, "server", "stop_timeout", parseDuration(0)),
 	}
+	s.Notify = Notify{
+		Command: optional(t, "notify", "command", text),
+		URL:     optional(t, "notify", "url", parseWebURL),
+		Timeout: value(t, "notify", "timeout", parseDuration(atLeastOneSecond)),
+	}
+	s.Metrics = Metrics{Listen: optional(t, "metrics", "listen", parseLoopback)}
 	s.Plugins = t.plugins(s.schema)
 }
 

@@ -80,6 +80,7 @@ func TestSiteDefaults(t *testing.T) {
 			Listen: ":2222", HostKey: "/etc/scotch/host_key", AuthorizedKeys: "/etc/scotch/authorized_keys",
 			MinFree: 200 << 20, MaxPush: 1 << 30, LogSize: 10 << 20, LogKeep: 5, GitUser: "scotch", StopTimeout: 300 * time.Second,
 		},
+		Notify:  Notify{Timeout: 10 * time.Second},
 		Plugins: map[string]bool{"git": true, "uwsgi": true, "nginx": true},
 		Values:  s.Values, layers: s.layers, schema: s.schema, neighbours: s.neighbours,
 	}

@@ -19,6 +19,12 @@ func retired(section, key string) string {
 // nearest suggests a key for one that is not known: one of another section with
 // this very name, or one of this section that is spelled almost like it.
 func (s *schema) nearest(section, key string) string {
+	// domain for domains is nearer than [site] domain: a slip is one letter.
+	for _, k := range s.keys {
+		if k.Section == section && k.suggested() && len(key) >= 4 && len(key) <= 60 && distance(key, k.Name) == 1 {
+			return fmt.Sprintf("did you mean %s?", k.Name)
+		}
+	}
 	for _, k := range s.keys {
 		if k.Section != section && k.Name == key && k.suggested() {
 			return fmt.Sprintf("did you mean %s in [%s]?", key, k.Section)

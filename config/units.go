@@ -83,6 +83,10 @@ func parseDuration(least time.Duration) func(string) (time.Duration, error) {
 	}
 }
 
+// ParseDuration reads 60 (seconds), 60s, 10m, 1h30m, 2d. Its error completes the
+// name of what it is for.
+func ParseDuration(s string) (time.Duration, error) { return parseDuration(0)(s) }
+
 func parseMode(s string) (fs.FileMode, error) {
 	n, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(s), "0o"), 8, 16)
 	if err != nil || n > 0o7777 {

@@ -58,6 +58,8 @@ type Values struct {
 	data    *ini.File
 	origins map[ref]Origin
 	given   map[string]string // what ${key} finds in every section, last
+	// written is what a person wrote where scotch has appended to it.
+	written map[ref]string
 	free    func(section string) bool
 }
 
@@ -66,7 +68,7 @@ func newValues(free func(string) bool) *Values {
 	// NUL byte is in no section's name.
 	data := ini.Empty(ini.LoadOptions{ChildSectionDelimiter: "\x00"})
 	data.BlockMode = false // no lock: never written once it is shared
-	return &Values{data: data, origins: make(map[ref]Origin), free: free}
+	return &Values{data: data, origins: make(map[ref]Origin), written: make(map[ref]string), free: free}
 }
 
 // add merges a file over what is there.

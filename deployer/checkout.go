@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"runtime/debug"
 	"strings"
-	"syscall"
 	"time"
 
 	"scotch/config"
@@ -71,51 +68,32 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 		return nil, nil, err
 	}
 	op.report.Step("app", rec.EntryPoint.String()+why(rec.EntryPoint.Why), since(begin))
-	if left := notRun(src); len(left) > 0 {
-		op.report.Note("note: of the Procfile only web is run; left out: %s", strings.Join(left, ", "))
-	}
+	op.readProcfile(a, src)
 
-	if a.Build != "" {
+	collects := op.collects(a, rec, src)
+	if a.Build != "" || collects {
 		if err := op.d.ownTree(a, rec.Source); err != nil {
 			return nil, nil, err
 		}
+	}
+	if a.Build != "" {
 		err := op.withKey(a, func(a *config.App) error { return op.command(ctx, a, rec, "build", a.Build, a.BuildEnv) })
 		if err != nil {
+			return nil, nil, err
+		}
+	}
+	if collects {
+		if err := op.collectStatic(ctx, a, rec, src); err != nil {
 			return nil, nil, err
 		}
 	}
 	if err := op.seal(a, rec); err != nil {
 		return nil, nil, err
 	}
+	if err := op.shareStatic(a, rec); err != nil {
+		return nil, nil, err
+	}
 	return a, rec, op.d.files.SyncFS("sync-instance", op.dir)
-}
-
-// procfileLine is a process type of a Procfile.
-var procfileLine = regexp.MustCompile(`(?m)^([A-Za-z0-9_-]+)[ \t]*:`)
-
-// notRun names the process types of a Procfile that scotch does not run yet.
-func notRun(src string) []string {
-	root, err := os.OpenRoot(src)
-	if err != nil {
-		return nil
-	}
-	defer root.Close()
-	f, err := root.OpenFile("Procfile", os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxSourceConfig))
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, m := range procfileLine.FindAllSubmatch(text, -1) {
-		if name := string(m[1]); name != "web" {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 func why(s string) string {
@@ -174,7 +152,7 @@ func (op *operation) makeDirectories(a *config.App, rec *Record) error {
 	if err := op.d.own(a, run, true); err != nil {
 		return err
 	}
-	if err := op.d.own(a, a.DataPath, false); err != nil {
+	if err := op.ownData(a); err != nil {
 		return err
 	}
 	rec.Source = filepath.Join(op.l.sources(), op.id)
@@ -182,6 +160,9 @@ func (op *operation) makeDirectories(a *config.App, rec *Record) error {
 		rec.Source = a.SourcePath
 	}
 	if err := op.newPlace("make-source", "src_path", rec.Source); err != nil {
+		return err
+	}
+	if err := op.checkReach(a, rec); err != nil {
 		return err
 	}
 	return op.link("link-source", rec.Source, "src")
@@ -298,15 +279,20 @@ func (op *operation) command(ctx context.Context, a *config.App, rec *Record, na
 	i := instanceFor(a, rec)
 	out := op.report.Output()
 	defer out.Close()
-	op.report.Step(name, line, -1)
+	title := name
+	if name == "release" && op.releaseFrom != "" {
+		title = "release (" + op.releaseFrom + ")"
+	}
+	op.report.Step(title, line, -1)
 	begin := time.Now()
-	timeout := a.StepTimeout
+	timeout, limits := a.StepTimeout, BuildLimits(a)
 	if name == "release" {
-		timeout = a.ReleaseTimeout
+		timeout, limits = a.ReleaseTimeout, AppLimits(a)
 	}
 	err := op.d.Runner.Run(ctx, Command{
 		Args: []string{"/bin/sh", "-c", line}, Dir: i.Source, Env: i.environment(extra),
 		User: a.User, Group: a.Group, Stdout: out, Stderr: out, Timeout: timeout, Umask: op.d.site.Umask,
+		App: a.Name, Limits: limits,
 	})
 	out.Close()
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"scotch/config"
 )
 
 // Deploy makes a commit live: checkout, register, the switch. It waits for the
@@ -151,14 +153,25 @@ func (op *operation) deploy(ctx context.Context, req Request) (Result, error) {
 		return Result{}, err
 	}
 	op.report.Headline("%s: deploying %s %q as v%d", req.App, short(c.ID), c.Subject, number)
+	op.commit, op.commitRef, op.number = c, req.Ref, number
+	d.observe(op.event(EventStarted, op.nowLive()))
 	op.tellUndone()
 
-	a, rec, err := op.checkout(ctx, c, req.Clean)
+	var a *config.App
+	var rec *Record
+	err = op.stage("checkout", func() (err error) {
+		a, rec, err = op.checkout(ctx, c, req.Clean)
+		return err
+	})
 	if err != nil {
 		return Result{}, &StageError{"checkout", err}
 	}
 	rec.Release, rec.Ref = number, req.Ref
-	if _, err := op.register(ctx, a, rec, releaseRefs(req, c, number)); err != nil {
+	err = op.stage("register", func() error {
+		_, err := op.register(ctx, a, rec, releaseRefs(req, c, number))
+		return err
+	})
+	if err != nil {
 		return Result{}, &StageError{"register", err}
 	}
 	op.live(rec)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -29,6 +30,8 @@ type Options struct {
 	// SSH is how a person reaches this server's commands, for hints:
 	// "ssh -p 2222 scotch@apps.example.org".
 	SSH string
+	// Observer is told of deploys and other switches; nil: nobody is.
+	Observer Observer
 	// BuildEnv is added to the environment of builds, before [build_env].
 	BuildEnv []config.Var
 }
@@ -47,6 +50,8 @@ type Deployer struct {
 	wide  int                 // how many
 	// webLock holds one who renders, tests and switches the web server's files.
 	webLock chan struct{}
+	// gcLock holds the one repository that is packed anew.
+	gcLock chan struct{}
 
 	// ctx ends with the server, cancelled by Close; what runs under it is
 	// counted by work, what watches processes by watchers.
@@ -55,6 +60,8 @@ type Deployer struct {
 	work     sync.WaitGroup
 	watchers sync.WaitGroup
 
+	restarts atomic.Int64 // of apps' processes that ended by themselves
+
 	mu       sync.Mutex
 	started  bool
 	closing  bool
@@ -62,15 +69,18 @@ type Deployer struct {
 	web      *member // the web server, where scotch runs it
 	claims   map[string]map[claim]bool
 	claimsOK bool
+	runsLock sync.Mutex // numbers of detached commands are given one by one
 }
 
 // appState is what the server knows of an app besides what is on disk.
 type appState struct {
 	live     *member
-	starting bool               // after the server's own start, its turn has not come
-	retiring map[string]*member // by instance
-	vigil    *vigil             // over what went live last
-	op       *operation         // under way
+	starting bool                // after the server's own start, its turn has not come
+	retiring map[string]*member  // by instance
+	vigil    *vigil              // over what went live last
+	op       *operation          // under way
+	runs     map[int]detachedRun // detached one-off commands under way
+	inUse    map[string]int      // instances that one-off commands run in: how many
 }
 
 // errClosing is the cause of contexts that end because the server stops.
@@ -88,7 +98,7 @@ func New(o Options) *Deployer {
 	}
 	d.wide = n
 	d.slots = semaphore.NewWeighted(int64(n))
-	d.webLock = make(chan struct{}, 1)
+	d.webLock, d.gcLock = make(chan struct{}, 1), make(chan struct{}, 1)
 	d.queue.lines = map[string][]*ticket{}
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
 	return d
@@ -131,6 +141,7 @@ func (d *Deployer) Close(ctx context.Context) {
 func (d *Deployer) StopAll(ctx context.Context) error {
 	d.mu.Lock()
 	var all []*member
+	var runs []Running
 	for _, s := range d.apps {
 		if s.live != nil {
 			all = append(all, s.live)
@@ -141,11 +152,17 @@ func (d *Deployer) StopAll(ctx context.Context) error {
 		if s.vigil != nil && s.vigil.old != nil {
 			all = append(all, s.vigil.old)
 		}
+		for _, r := range s.runs {
+			runs = append(runs, r.running)
+		}
 	}
 	web := d.web
 	d.mu.Unlock()
 	var wg sync.WaitGroup
-	errs := make([]error, len(all)+1)
+	errs := make([]error, len(all)+1+len(runs))
+	for i, r := range runs {
+		wg.Go(func() { errs[len(all)+1+i] = r.Stop(ctx) })
+	}
 	if web != nil {
 		errs[len(all)] = web.end(ctx)
 	}

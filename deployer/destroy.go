@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"time"
 
 	"scotch/config"
 )
@@ -65,6 +64,9 @@ func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string,
 		return "", err
 	}
 	d.endRetiring(app)
+	if err := d.endRuns(d.ctx, app); err != nil {
+		return "", err
+	}
 	kept, err := d.finishDestroy(plan)
 	d.mu.Lock()
 	delete(d.apps, app)
@@ -78,7 +80,7 @@ func (d *Deployer) planDestruction(app string, a *config.App, l layout, purge bo
 		return nil, err
 	}
 	u := &destruction{
-		App: app, Purge: purge, Stamp: app + "-" + time.Now().UTC().Format("20060102T150405.000"),
+		App: app, Purge: purge, Stamp: newStamp(app),
 		Places: []string{file, d.Repositories.Path(app), filepath.Join(d.site.Paths.Logs, app)},
 	}
 	if u.Outside, err = l.outside(); err != nil {
@@ -177,7 +179,7 @@ func (d *Deployer) putAway(place, stamp string, purge bool) (string, error) {
 		return "", nil
 	}
 	// Not destroyed/ inside apps-enabled, where it would be looked at.
-	dir := filepath.Join(filepath.Dir(place), "destroyed")
+	dir := filepath.Join(filepath.Dir(place), destroyedName)
 	if err := d.files.MkdirAll("make-destroyed", dir, 0o700); err != nil {
 		return "", err
 	}

@@ -15,9 +15,13 @@ type ExitError struct {
 	Name   string // the program, as a person knows it: "pip"
 	Status int    // exit status; -1 where a signal ended it
 	Signal string // "SIGKILL"; empty where it exited
+	Cause  string // of the signal, where it is known: "out of memory ([limits] build_memory = 2g)"
 }
 
 func (e *ExitError) Error() string {
+	if e.Cause != "" {
+		return fmt.Sprintf("%s was killed: %s", e.Name, e.Cause)
+	}
 	if e.Signal != "" {
 		return fmt.Sprintf("%s was killed by %s", e.Name, e.Signal)
 	}

@@ -104,9 +104,9 @@ func (f *Files) Tidy(op, dir, ending string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		// .NAME and the digits of os.CreateTemp.
+		// .NAME and a random number, of six digits at the very least.
 		name := strings.TrimRight(e.Name(), "0123456789")
-		if name != e.Name() && strings.HasPrefix(name, ".") && strings.HasSuffix(name, ending) {
+		if len(e.Name())-len(name) >= 6 && strings.HasPrefix(name, ".") && strings.HasSuffix(name, ending) {
 			errs = append(errs, f.RemoveAll(op, filepath.Join(dir, e.Name())))
 		}
 	}

@@ -20,6 +20,7 @@ const (
 	sameAnswers = 3
 	answerPause = 300 * time.Millisecond
 	evidence    = 40 // lines of the app's log that a failure shows
+	fewLines    = 10 // of those that do not seem to explain it
 )
 
 // stillWaiting is how often a person is told that nothing has happened yet.
@@ -43,15 +44,28 @@ func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, 
 		case <-patience.C:
 			op.report.Note("the app is not ready yet")
 		case <-running.Done():
-			next := "its output above says why; mend it and " + again(a)
-			if op.showLog(plan, "the app's output") {
+			next := ""
+			switch op.showLog(plan, "the app's output") {
+			case hasTraceback:
 				next = "the traceback above names the line; mend it and " + again(a)
+			case hasLines:
+				next = "its output above says why; mend it and " + again(a)
+			default:
+				next = fmt.Sprintf("all that it wrote is in %s", plan.Process.Log)
 			}
 			return fmt.Errorf("the app did not start: %s %s\n%s", op.d.serverName(), ended(running), next)
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				op.whereItHangs(plan, running)
-				return fmt.Errorf("the app was not ready after %s\nit hangs while it is imported, see above; [health] timeout says how long to wait", a.Health.Timeout)
+				next := "[health] timeout says how long to wait"
+				switch op.whereItHangs(plan, running) {
+				case hasTraceback:
+					next = "where it was by then is above; " + next
+				case hasLines:
+					next = "what it wrote until then is above; " + next
+				default:
+					next = fmt.Sprintf("all that it wrote is in %s; %s", plan.Process.Log, next)
+				}
+				return fmt.Errorf("the app was not ready after %s\n%s", a.Health.Timeout, next)
 			}
 			return context.Cause(ctx)
 		}
@@ -59,14 +73,15 @@ func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, 
 }
 
 // whereItHangs makes Python print where it is: SIGINT raises
-// KeyboardInterrupt, whose traceback goes to the log.
-func (op *operation) whereItHangs(plan *Plan, running Running) {
+// KeyboardInterrupt, whose traceback goes to the log. A server that has not come
+// to the app, because it tries something of its own again and again, prints none.
+func (op *operation) whereItHangs(plan *Plan, running Running) shown {
 	running.Signal(int(syscall.SIGINT))
 	select {
 	case <-running.Done():
 	case <-time.After(quickStop):
 	}
-	op.showLog(plan, "where the app hangs")
+	return op.showLog(plan, "the app's output")
 }
 
 // awaitHealthy sends the health request through the instance's own socket
@@ -139,24 +154,43 @@ func ended(r Running) string {
 	return "exited with 0"
 }
 
+// shown is what a report has of an instance's log.
+type shown int
+
+const (
+	hasNothing shown = iota
+	hasLines
+	hasTraceback
+)
+
 // showLog puts what explains a failure, out of the last lines of the instance's
-// own log, into the report. It tells whether there is a traceback.
-func (op *operation) showLog(plan *Plan, title string) (traceback bool) {
-	lines, err := tail(plan.Process.Log, 10*evidence)
-	if r, ok := op.d.AppServer.(LogReader); ok && err == nil {
-		lines = r.Relevant(lines)
+// own log, into the report, and tells what that is. Where nothing seems to
+// explain it, the last lines are shown as they are.
+func (op *operation) showLog(plan *Plan, title string) shown {
+	all, err := tail(plan.Process.Log, 10*evidence)
+	if err != nil || len(all) == 0 {
+		op.report.Note("the app wrote nothing to its log")
+		return hasNothing
 	}
-	if err != nil || len(lines) == 0 {
-		op.report.Note("the app wrote nothing that explains it to its log")
-		return false
+	lines := all
+	if r, ok := op.d.AppServer.(LogReader); ok {
+		lines = r.Relevant(all)
 	}
+	if len(lines) == 0 {
+		lines = all[max(0, len(all)-fewLines):]
+		op.report.Evidence(fmt.Sprintf("nothing in its log seems to explain it; the last %s", plural(len(lines), "line")), lines)
+		return hasNothing
+	}
+	what := hasLines
 	for _, l := range lines {
-		traceback = traceback || strings.HasPrefix(l, "Traceback (most recent call last)") || strings.HasPrefix(l, "SyntaxError")
+		if strings.HasPrefix(l, "Traceback (most recent call last)") || strings.HasPrefix(l, "SyntaxError") {
+			what = hasTraceback
+		}
 	}
 	if left := len(lines) - evidence; left > 0 {
 		title = fmt.Sprintf("%s, the last %d lines", title, evidence)
 		lines = lines[left:]
 	}
 	op.report.Evidence(title, lines)
-	return traceback
+	return what
 }

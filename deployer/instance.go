@@ -18,7 +18,7 @@ import (
 
 // layout names the files of one app below <instances>. An app's directory:
 //
-//	000042/            an instance: src venv run deploy.log release.json
+//	000042/            an instance: src venv run static deploy.log release.json
 //	.src/000042/       source trees, .venvs/KEY/ virtualenvs: instances link to them
 //	releases/v13.json  kept when the instance is gone
 //	current -> 000042  what is live
@@ -75,6 +75,8 @@ type Record struct {
 	EntryPoint   EntryPoint  `json:"entry_point"`
 	Dependencies string      `json:"dependencies,omitempty"` // the file that declares them
 	Packages     []string    `json:"packages"`
+	// Collected is what Django's collectstatic made of the source's files.
+	Collected *Collected `json:"collected,omitempty"`
 
 	// Plan starts the instance again at boot, whatever the files of the
 	// configuration say by then.

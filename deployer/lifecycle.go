@@ -22,7 +22,7 @@ func (d *Deployer) Create(ctx context.Context, app string, must bool) error {
 	if err := config.ValidName(app); err != nil {
 		return err
 	}
-	if app == "destroyed" {
+	if app == destroyedName {
 		return &RefusedError{Reason: `no app can be called "destroyed"`, Hint: "that is where apps go that are destroyed; choose another name"}
 	}
 	leave, err := d.turn(ctx, app, "creating it")
@@ -131,6 +131,9 @@ func (op *operation) renewFrom(ctx context.Context, base *Record, refs []RefUpda
 			rec.Ref = r.Ref
 		}
 	}
+	if err := op.sameUser(a, base); err != nil {
+		return err
+	}
 	if err := op.share(a, &rec); err != nil {
 		return err
 	}
@@ -154,6 +157,9 @@ func (op *operation) share(a *config.App, rec *Record) error {
 	rec.Source = store
 	op.outside = slices.DeleteFunc(op.outside, func(p string) bool { return p == a.SourcePath })
 	if err := op.link("link-source", store, "src"); err != nil {
+		return err
+	}
+	if err := op.shareStatic(a, rec); err != nil {
 		return err
 	}
 	return op.linkVenv(a, rec.Venv)
@@ -239,40 +245,4 @@ func (d *Deployer) stopLive(ctx context.Context, app string) error {
 	m.letGo()
 	d.drain(ctx, m)
 	return m.end(ctx)
-}
-
-// Exec runs a one-off command in the live instance's source, virtualenv and
-// environment, and returns its exit status.
-func (d *Deployer) Exec(ctx context.Context, app string, args []string, in io.Reader, out, errOut io.Writer) (int, error) {
-	live, err := d.liveRecord(app)
-	if err != nil {
-		return 0, err
-	}
-	a, err := d.configureTree(live, config.AppOptions{})
-	if err != nil {
-		return 0, err
-	}
-	if err := d.begin(); err != nil {
-		return 0, err
-	}
-	defer d.work.Done()
-	i := instanceFor(a, live)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(d.ctx, func() { cancel(context.Cause(d.ctx)) })
-	defer stop()
-	err = d.Runner.Run(ctx, Command{
-		Args: args, Dir: i.Source, Env: i.environment(nil), User: a.User, Group: a.Group,
-		Stdin: in, Stdout: out, Stderr: errOut, Umask: d.site.Umask,
-	})
-	var exit *ExitError
-	if errors.As(err, &exit) && exit.Status >= 0 {
-		return exit.Status, nil
-	}
-	if errors.Is(err, ErrNoProgram) {
-		// As a shell has it.
-		fmt.Fprintf(errOut, "scotch: %s\n", FirstLine(err.Error()))
-		return 127, nil
-	}
-	return 0, err
 }

@@ -55,13 +55,16 @@ func (d *Deployer) Logs(ctx context.Context, app string, n int, follow bool, out
 	if !follow {
 		return nil
 	}
-	return followLogs(ctx, dir, at, out)
+	return d.followLogs(ctx, dir, at, out)
 }
+
+// errFollowing ends whoever follows a log: they must not hold up the server.
+var errFollowing = &RefusedError{Reason: errClosing.Error(), Hint: "follow again once it is back"}
 
 const followPoll = 200 * time.Millisecond
 
 // followLogs polls: the files are written by the apps themselves, on any file system.
-func followLogs(ctx context.Context, dir string, at map[string]int64, out io.Writer) error {
+func (d *Deployer) followLogs(ctx context.Context, dir string, at map[string]int64, out io.Writer) error {
 	tick := time.NewTicker(followPoll)
 	defer tick.Stop()
 	report := NewReport(out)
@@ -70,6 +73,8 @@ func followLogs(ctx context.Context, dir string, at map[string]int64, out io.Wri
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-d.ctx.Done():
+			return errFollowing
 		case <-tick.C:
 		}
 		files, err := logFiles(dir)

@@ -86,6 +86,9 @@ func (m *member) keep() {
 		if err == nil {
 			m.running = started
 			m.restarts++
+			if m.rec != nil {
+				m.d.restarts.Add(1)
+			}
 		}
 		m.mu.Unlock()
 		if err != nil {

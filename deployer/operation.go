@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"scotch/config"
@@ -37,10 +38,23 @@ type operation struct {
 	save func() (undo func() error, err error)
 	// recorded are the settings of the release that a rollback leads to.
 	recorded []config.Setting
+	// releaseFrom names the file that the release command is from, "" for [app] release.
+	releaseFrom string
 	// pinned are the packages that a rebuild installs, those and no others.
 	pinned []string
+	// next is the process that it is about to switch to, nil where none is started.
+	next *member
+	// switched is set once current may have named the new instance.
+	switched bool
 	// vigil is the watch that its switch began.
 	vigil *vigil
+	// handOver gives the app's data to its new user, nil where that is the old one.
+	handOver func() error
+	// What it brings, as far as it knows that, and how long its stages took.
+	commit    Commit
+	commitRef string
+	number    int // of the release
+	stages    []StageTime
 	// undo is run, last first, when the operation fails before its switch.
 	undo []func()
 	// kept is set once the instance is live: its directory stays.
@@ -116,6 +130,7 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 		}
 	}
 
+	d.finishSwitch(t.app, d.layout(t.app))
 	op, err := d.newOperation(t)
 	if err != nil {
 		return err
@@ -139,7 +154,9 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 		op.log.follow(ctx, out)
 	}()
 
+	was := op.nowLive()
 	err = op.run(opCtx, t)
+	op.tellEnd(opCtx, was, err)
 	op.cool()
 	d.setOperation(t.app, nil)
 	op.log.close()
@@ -225,6 +242,9 @@ func (op *operation) run(ctx context.Context, t task) (err error) {
 			if cause := context.Cause(ctx); cause != nil && !op.kept {
 				err = because(err, cause)
 			}
+			if errors.Is(err, syscall.ENOSPC) {
+				err = onFullDisk(err)
+			}
 			op.report.Fail(t.app, err)
 		}
 		if !op.kept {
@@ -242,6 +262,15 @@ func because(err, cause error) error {
 		return &StageError{Stage: stage.Stage, Err: cause}
 	}
 	return cause
+}
+
+// onFullDisk says what to do next, and keeps the stage.
+func onFullDisk(err error) error {
+	var stage *StageError
+	if errors.As(err, &stage) {
+		return &StageError{stage.Stage, onFullDisk(stage.Err)}
+	}
+	return fmt.Errorf("%w\nthe disk of this server is full: an admin frees some room, then try again", err)
 }
 
 // takeBack removes what a failed operation made. Its log stays.

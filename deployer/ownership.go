@@ -45,6 +45,13 @@ func (d *Deployer) ensureUser(ctx context.Context, a *config.App) error {
 // may, can have any app's uWSGI run a file (the variable UWSGI_FILE of a
 // request), as that app's user. It is called once the user exists.
 func (d *Deployer) checkUser(a *config.App) error {
+	if a.User != "" {
+		if uid, gid, err := ids(a); err != nil {
+			return err
+		} else if uid == 0 || gid == 0 {
+			return fmt.Errorf("[app] user and group of %q are %q and %q, and one of them is root's\nno app runs as root: remove the line, and the app gets a user and a group of its own", a.Name, a.User, a.Group)
+		}
+	}
 	g, ok := d.WebServer.(Grouped)
 	if a.User == "" || !ok || g.Group() == "" {
 		return nil
@@ -81,7 +88,7 @@ func ids(a *config.App) (uid, gid int, err error) {
 	if a.Group != "" {
 		g, err := user.LookupGroup(a.Group)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, fmt.Errorf("[app] group of %q is %q, and there is no such group\nmake it (groupadd --system %s), or set [app] group", a.Name, a.Group, a.Group)
 		}
 		gid, err1 = strconv.Atoi(g.Gid)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"time"
 
 	"scotch/config"
@@ -265,8 +266,8 @@ type ProbeRequest struct {
 type Route struct {
 	App    *config.App
 	Socket string // through the link current, so that a switch needs no reload
-	Source string // [static] files, through the link current
-	Data   string
+	Source string // below it are App.Static's files, through the link current
+	Data   string // and those of its data
 	// Stopped is a file; while it exists the app answers 503 with a page.
 	Stopped string
 	// Dir is the app's directory: <instances>/NAME.
@@ -295,6 +296,18 @@ type Owner interface {
 	Owned() []string
 }
 
+// Reacher is an extra ability of a WebServer: why requests for an app do not come
+// to its files, in words with a next step; "" where they do.
+type Reacher interface {
+	Reach(ctx context.Context, a *config.App) string
+}
+
+// Explainer is an extra ability of a WebServer: the next step for a complaint of
+// its Test, "" for none.
+type Explainer interface {
+	Explain(output string) string
+}
+
 // Hosted is an extra ability of a WebServer that scotch runs itself
 // (standalone): the process to supervise, nil where the distribution runs it.
 type Hosted interface {
@@ -314,10 +327,18 @@ type Command struct {
 	Stdin io.Reader // nil: nothing to read
 	// Stdout and Stderr get output as it comes; equal values get both in order.
 	Stdout, Stderr io.Writer
+	// TTY is a terminal: the command's standard input, output and error, all
+	// three, and the controlling terminal of its session. Its owner becomes User.
+	// Name is its path. nil: Stdin, Stdout and Stderr count. The caller closes it.
+	TTY *os.File
 	// Timeout ends the command's whole process group when it is over: SIGINT,
 	// then SIGTERM, then SIGKILL. 0 means none.
 	Timeout time.Duration
 	Umask   int // -1 or the umask of the process; 0 is 0022
+	// App is the app that the command works for; empty where it is the server's
+	// own. It decides where a runner with control groups puts it.
+	App    string
+	Limits Limits
 }
 
 // Process is a process that goes on by itself and outlives the server.
@@ -331,6 +352,7 @@ type Process struct {
 	Group  string
 	Log    string // standard output and error are appended to this file
 	Umask  int    // as in Command
+	Limits Limits `json:",omitzero"`
 	// Grace is how long a stop may take before the group is killed.
 	Grace time.Duration
 }
@@ -350,6 +372,12 @@ type Running interface {
 	// Stop ends the process and all its group: SIGTERM, then SIGKILL when the
 	// grace is over or ctx is done. It returns when none is left.
 	Stop(ctx context.Context) error
+}
+
+// MemoryVictim is an extra ability of a Running: how many of its processes the
+// kernel has killed since the start because its limit of memory was reached.
+type MemoryVictim interface {
+	MemoryKills() (int, error)
 }
 
 // ErrNotRunning is returned by Adopt when the recorded process is gone.

@@ -21,6 +21,17 @@ type ticket struct {
 	since time.Time
 	turn  chan struct{} // closed when it is the first
 	quiet bool          // scotch's own housekeeping: nobody is told of it
+	// yield is called, perhaps several times, when it works and somebody waits
+	// behind it; nil for what is not interrupted.
+	yield func()
+}
+
+// giveWay asks the first in a line to make room for a person behind it. The
+// caller holds q.mu.
+func giveWay(line []*ticket) {
+	if len(line) > 1 && line[0].yield != nil && slices.ContainsFunc(line[1:], func(t *ticket) bool { return !t.quiet }) {
+		line[0].yield()
+	}
 }
 
 func (t *ticket) String() string {
@@ -56,6 +67,7 @@ func (q *queue) join(ctx context.Context, app string, t *ticket, waiting func(ah
 	if len(line) == 1 {
 		close(t.turn)
 	}
+	giveWay(line)
 	q.mu.Unlock()
 	leave = func() { q.leave(app, t) }
 	if before != nil {
@@ -86,5 +98,6 @@ func (q *queue) leave(app string, t *ticket) {
 	q.lines[app] = line
 	if i == 0 {
 		close(line[0].turn)
+		giveWay(line)
 	}
 }

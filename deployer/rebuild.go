@@ -36,6 +36,9 @@ func (op *operation) rebuild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := op.sameUser(a, live); err != nil {
+		return err
+	}
 	if err := d.ensureUser(ctx, a); err != nil {
 		return &StageError{"checkout", err}
 	}

@@ -27,12 +27,26 @@ func (d *Deployer) Start(ctx context.Context) error {
 	if err != nil {
 		d.log.Warnf("some apps' files are left alone: %v", err)
 	}
+	if err := d.noteSite(); err != nil {
+		return err
+	}
+	for dir, ending := range map[string]string{d.site.Paths.AppsEnabled: ".cfg", d.site.Paths.Run: ".json"} {
+		if err := d.files.Tidy("tidy-site", dir, ending); err != nil {
+			d.log.Warnf("removing what an earlier server left: %v", err)
+		}
+	}
 	unfinished := d.unfinishedDestroys()
 	names = slices.DeleteFunc(names, func(n string) bool { return unfinished[n] != nil })
 	adopted, strangers := d.adopt(names)
 	keep := make([]string, 0, len(adopted)+len(strangers)+1)
 	for _, a := range append(adopted, strangers...) {
 		keep = append(keep, a.rec.Plan.Process.Record)
+	}
+	runs := d.adoptRuns(names)
+	for _, all := range runs {
+		for _, r := range all {
+			keep = append(keep, r.Process.Record)
+		}
 	}
 	web := d.hosted()
 	// Of a web server that is gone its workers may be left, with its port.
@@ -59,6 +73,11 @@ func (d *Deployer) Start(ctx context.Context) error {
 	d.mu.Lock()
 	d.started = true
 	d.mu.Unlock()
+	for app, all := range runs {
+		for _, r := range all {
+			d.watchDetached(app, r.Detached, r.running)
+		}
+	}
 	running := map[string]bool{}
 	for _, a := range adopted {
 		m := d.watch(a.rec.Plan.Process.Name, a.rec.Plan.Process, a.rec.Plan.Ready, a.rec, a.running)

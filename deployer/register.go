@@ -20,6 +20,11 @@ const zeroID = "0000000000000000000000000000000000000000"
 func (op *operation) register(ctx context.Context, a *config.App, rec *Record, refs []RefUpdate) (*member, error) {
 	d := op.d
 	op.report.Stage("register")
+	if op.handOver != nil {
+		if err := op.handOver(); err != nil {
+			return nil, fmt.Errorf("giving the app's data to its new user: %w", err)
+		}
+	}
 	if a.Release != "" && op.what == "deploy" {
 		// From here on it may have changed a database, also when it fails.
 		rec.Released = true
@@ -31,6 +36,7 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	if err != nil {
 		return nil, op.afterRelease(rec, err)
 	}
+	op.next = m
 	old := op.nowLive()
 	rec.Outside, rec.Settings = op.outside, a.Settings()
 	rec.Watch, rec.Previous = 0, ""
@@ -115,6 +121,7 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	p.Log = d.logPath(op.app, op.id)
 	p.User, p.Group = a.User, a.Group
 	p.Umask = d.site.Umask
+	p.Limits = AppLimits(a)
 	if p.Grace == 0 {
 		p.Grace = a.Timeout
 	}
@@ -129,6 +136,10 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	}
 	m := d.watch(p.Name, *p, plan.Ready, rec, running)
 	op.undo = append(op.undo, func() {
+		if op.switched { // it was live for a moment, and may have requests
+			m.letGo()
+			d.drain(d.ctx, m)
+		}
 		stopCtx, cancel := context.WithTimeout(context.Background(), quickStop)
 		defer cancel()
 		m.end(stopCtx)
@@ -189,6 +200,10 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 	if err != nil {
 		return errors.Join(err, unsave(), pub.undo(ctx))
 	}
+	if err := op.stillRuns(); err != nil {
+		return errors.Join(err, tx.Abort(), unsave(), pub.undo(ctx))
+	}
+	op.switched = true
 	if err := d.files.Symlink("switch", rec.Instance, op.l.current()); err != nil {
 		// The rename may have happened, and only its sync failed.
 		return errors.Join(err, op.switchBack(old), tx.Abort(), unsave(), pub.undo(ctx))
@@ -200,7 +215,11 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 			op.kept = true // it serves; the next start of the server moves the ref
 			return errors.Join(err, back)
 		}
-		return errors.Join(err, unsave(), pub.undo(ctx))
+		err = errors.Join(err, unsave(), pub.undo(ctx))
+		if old != nil { // a git that was killed may have moved some of them
+			err = errors.Join(err, d.agree(context.WithoutCancel(ctx), op.app, op.l, old))
+		}
+		return err
 	}
 	op.kept = true
 	d.claimed(op.app, rec)
@@ -208,6 +227,9 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 	op.pointHead(ctx, rec)
 	op.showcase(rec)
 	op.report.Step(d.webName(), pub.what, since(begin))
+	if len(pub.order) > 0 {
+		op.tellUnreached(ctx, &config.App{Name: rec.App, Domains: rec.Domains})
+	}
 	return nil
 }
 
@@ -226,6 +248,24 @@ func (d *Deployer) readyToSwitch(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// stillRuns tells whether what is about to be switched to has ended since it
+// answered.
+func (op *operation) stillRuns() error {
+	if op.next == nil {
+		return nil // [plugins] turned the application server off
+	}
+	running, _ := op.next.process()
+	if running != nil {
+		select {
+		case <-running.Done():
+		default:
+			return nil
+		}
+		return fmt.Errorf("%s ended just before the switch: %s", op.d.serverName(), ended(running))
+	}
+	return fmt.Errorf("%s ended just before the switch", op.d.serverName())
 }
 
 // switchBack makes current name what it named before. Where it does so still,

@@ -64,7 +64,7 @@ type ProcessStatus struct {
 	App      string    `json:"app"`
 	Release  int       `json:"release"`
 	Instance string    `json:"instance"`
-	State    string    `json:"state"` // "live", "warm", "retiring", "starting again"
+	State    string    `json:"state"` // "live", "warm", "retiring", "starting again"; "run 3" of a detached command
 	PID      int       `json:"pid,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Restarts int       `json:"restarts"`
@@ -113,6 +113,12 @@ func (d *Deployer) Processes(ctx context.Context, app string) ([]ProcessStatus, 
 		for i, m := range members {
 			list = append(list, d.processStatus(ctx, m, states[i]))
 		}
+		for _, r := range d.runsOf(n) {
+			list = append(list, ProcessStatus{
+				App: n, Release: r.Release, Instance: r.Instance, State: fmt.Sprintf("run %d", r.Number),
+				PID: r.running.PID(), Since: r.running.Since(), Requests: -1,
+			})
+		}
 	}
 	return list, nil
 }
@@ -145,6 +151,7 @@ func (d *Deployer) sweepLater(app string) {
 	go func() {
 		defer d.watchers.Done()
 		d.sweep(app)
+		d.collectGarbage(app)
 	}()
 }
 
@@ -166,21 +173,39 @@ func (d *Deployer) sweep(app string) {
 const keepFailed = 5
 
 func (d *Deployer) sweepNow(app string) error {
+	d.finishSwitch(app, d.layout(app))
+	list, err := d.sweepable(app, keepFailed)
+	errs := []error{err}
+	for _, p := range list {
+		errs = append(errs, d.files.RemoveAll(p.op, p.path))
+	}
+	return errors.Join(errs...)
+}
+
+// removable is a path that nothing needs.
+type removable struct {
+	op   string // the operation of Files that removes it
+	what string // for people: "instances"
+	path string
+}
+
+// sweepable lists what retention no longer keeps of an app, with the logs of the
+// last failed instances that stay. The caller has the app's turn.
+func (d *Deployer) sweepable(app string, failedLogs int) (list []removable, err error) {
 	l := d.layout(app)
 	ids, err := l.instanceIDs()
 	if err != nil || len(ids) == 0 {
-		return err
+		return nil, err
 	}
 	keep, err := d.keptInstances(app, l)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	keep[ids[len(ids)-1]] = true // ids never come back
 	usedSources, usedVenvs := map[string]bool{}, map[string]bool{}
 	stores := map[string]bool{filepath.Join(l.dir, ".venvs"): true}
 	failed := 0
 	var gone []*Record
-	var errs []error
 	for i := len(ids) - 1; i >= 0; i-- {
 		id := ids[i]
 		rec, recErr := readRecord(filepath.Join(l.instance(id), recordName))
@@ -188,7 +213,7 @@ func (d *Deployer) sweepNow(app string) error {
 			stores[filepath.Dir(rec.Venv)] = true
 		}
 		if recErr != nil && !keep[id] {
-			if failed++; failed <= keepFailed {
+			if failed++; failed <= failedLogs {
 				continue // its log
 			}
 		}
@@ -201,26 +226,54 @@ func (d *Deployer) sweepNow(app string) error {
 		if recErr == nil {
 			gone = append(gone, rec)
 		}
-		errs = append(errs, d.removeInstance(app, l, id))
+		for _, p := range d.instancePlaces(app, l, id) {
+			list = append(list, removable{"free-instance", "instances", p})
+		}
 	}
 	for _, rec := range gone {
 		for _, p := range append(rec.Outside, rec.Source) {
 			if !usedSources[p] {
-				errs = append(errs, d.files.RemoveAll("free-outside", p))
+				list = append(list, removable{"free-outside", "sources", p})
 			}
 		}
 	}
 	entries, _ := os.ReadDir(l.sources())
 	for _, e := range entries {
 		if dir := filepath.Join(l.sources(), e.Name()); !usedSources[dir] {
-			errs = append(errs, d.files.RemoveAll("free-source", dir))
+			list = append(list, removable{"free-source", "sources", dir})
 		}
 	}
 	for store := range stores {
-		_, err := d.sweepVenvs(store, usedVenvs)
-		errs = append(errs, err)
+		unused, err := unusedVenvs(store, usedVenvs)
+		if err != nil {
+			return list, err
+		}
+		for _, dir := range unused {
+			list = append(list, removable{"free-venv", "venvs", dir})
+		}
 	}
-	return errors.Join(errs...)
+	return list, nil
+}
+
+// finishSwitch does what a full disk kept from being done after a switch, when
+// nothing could be taken back any more. The caller has the app's turn.
+func (d *Deployer) finishSwitch(app string, l layout) {
+	live, err := l.live()
+	if err != nil {
+		return // nothing is live, or it is logged elsewhere
+	}
+	op := &operation{d: d, app: app, l: l}
+	if have, err := readRecord(l.release(live.Release)); err != nil || have.Instance != live.Instance {
+		op.recordRelease(live)
+	}
+	d.mu.Lock()
+	m := d.state(app).live
+	d.mu.Unlock()
+	if m != nil && m.rec.Instance == live.Instance && isThere(l.stopped()) {
+		if err := d.files.Remove("start-app", l.stopped()); err != nil {
+			d.log.WithField("app", app).Errorf("removing the mark of a stopped app: %v", err)
+		}
+	}
 }
 
 // keptInstances are those that must stay: live, draining, and the newest ones
@@ -237,6 +290,12 @@ func (d *Deployer) keptInstances(app string, l layout) (map[string]bool, error) 
 	}
 	if s.vigil != nil && s.vigil.old != nil {
 		keep[s.vigil.old.rec.Instance] = true
+	}
+	for _, r := range s.runs {
+		keep[r.Instance] = true
+	}
+	for id := range s.inUse {
+		keep[id] = true
 	}
 	d.mu.Unlock()
 	kept, err := d.keptReleases(app, l)
@@ -293,19 +352,15 @@ func (op *operation) tellRetention() {
 	}
 }
 
-func (d *Deployer) removeInstance(app string, l layout, id string) error {
+// instancePlaces are what is to be removed of an instance.
+func (d *Deployer) instancePlaces(app string, l layout, id string) []string {
 	dir := l.instance(id)
 	// Where [app] instance_path puts it elsewhere, dir is a link.
 	var places []string
 	if to, err := os.Readlink(dir); err == nil {
 		places = append(places, to)
 	}
-	places = append(places, dir, d.logPath(app, id))
-	var errs []error
-	for _, p := range places {
-		errs = append(errs, d.files.RemoveAll("free-instance", p))
-	}
-	return errors.Join(errs...)
+	return append(places, dir, d.logPath(app, id))
 }
 
 // URLPattern is where apps are reached, with NAME for their names.

@@ -181,6 +181,9 @@ func size(n int64) string {
 	}
 }
 
+// Size is size, for those outside.
+func Size(n int64) string { return size(n) }
+
 // short is a commit's object name as people write it.
 func short(id string) string { return id[:min(7, len(id))] }
 

@@ -273,6 +273,10 @@ func (op *operation) goLiveAgain(ctx context.Context, live *Record, m *member, r
 	if live.Ref != "" {
 		rec.Ref = live.Ref
 	}
+	op.next = m
+	if err := op.dataBack(live, m.rec); err != nil {
+		return err
+	}
 	err := op.goLive(ctx, &rec, refs, live)
 	op.kept = false // of this operation itself nothing stays but its log
 	if err != nil {

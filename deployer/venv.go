@@ -49,16 +49,16 @@ func (op *operation) virtualenv(ctx context.Context, a *config.App, rec *Record,
 		store = filepath.Join(filepath.Dir(a.VenvPath), ".venvs", op.app)
 	}
 	if !clean && deps.Shareable {
-		if dir, v := findVenv(store, deps.Key); v != nil {
+		if dir, v := findVenv(a, store, deps.Key); v != nil {
 			rec.Venv, rec.Packages = dir, v.Packages
 			op.report.Step("venv", "reused, dependencies unchanged", since(begin))
 			return op.linkVenv(a, dir)
 		}
 	}
-	// One made from nothing has a name of its own: the one that it is to
-	// replace may be in use.
+	// One made from nothing, or for another user, has a name of its own: the one
+	// that it is to replace may be in use.
 	dir := filepath.Join(store, deps.Key)
-	if clean || !deps.Shareable {
+	if _, err := readVenv(dir); clean || !deps.Shareable || err == nil {
 		dir += "-" + op.id
 	}
 
@@ -124,11 +124,12 @@ func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, s
 	return f.Write("record-venv", filepath.Join(dir, venvRecord), data, 0o644)
 }
 
-// findVenv looks for a whole virtualenv with that key; of several, the newest.
-func findVenv(store, key string) (dir string, v *venv) {
+// findVenv looks for a whole virtualenv with that key that the app's user can
+// read; of several, the newest.
+func findVenv(a *config.App, store, key string) (dir string, v *venv) {
 	found, _ := filepath.Glob(filepath.Join(store, key+"*"))
 	for _, d := range found {
-		if c, err := readVenv(d); err == nil && c.Key == key && c.Shared && (v == nil || c.Made.After(v.Made)) {
+		if c, err := readVenv(d); err == nil && c.Key == key && c.Shared && readable(a, d) && (v == nil || c.Made.After(v.Made)) {
 			dir, v = d, c
 		}
 	}
@@ -159,24 +160,16 @@ func (op *operation) linkVenv(a *config.App, dir string) error {
 	return op.link("link-venv", dir, "venv")
 }
 
-// sweepVenvs removes the virtualenvs of a store that no instance links to.
-func (d *Deployer) sweepVenvs(store string, used map[string]bool) (freed int, err error) {
+// unusedVenvs are the virtualenvs of a store that no instance links to.
+func unusedVenvs(store string, used map[string]bool) (unused []string, err error) {
 	entries, err := os.ReadDir(store)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	for _, e := range entries {
-		dir := filepath.Join(store, e.Name())
-		if used[dir] {
-			continue
+		if dir := filepath.Join(store, e.Name()); !used[dir] {
+			unused = append(unused, dir)
 		}
-		if err := d.files.RemoveAll("free-venv", dir); err != nil {
-			return freed, err
-		}
-		freed++
 	}
-	return freed, nil
+	return unused, nil
 }

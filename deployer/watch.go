@@ -250,6 +250,10 @@ func (v *vigil) act(ctx context.Context, failure string) error {
 	v.undone = true
 	d.log.WithField("app", v.app).Warnf("switched back from v%d to v%d: %s", release, v.old.rec.Release, failure)
 	op.report.Headline("%s: switched back to v%d", v.app, v.old.rec.Release)
+	e := op.event(EventLive, v.new.rec)
+	e.from(v.old.rec)
+	e.Reason = failure
+	d.observe(e)
 	return op.annotate(release, func(r *Record) { r.Undone = &Undone{When: time.Now(), By: "scotch", Why: failure} })
 }
 

@@ -76,10 +76,7 @@ func (d *Deployer) unlockWeb() { <-d.webLock }
 // render asks the web server for the app's files, and notes in the record where
 // on the web the app is to be found.
 func (d *Deployer) render(a *config.App, l layout, rec *Record) (err error) {
-	rec.WebFiles, err = d.WebServer.Render(Route{
-		App: a, Socket: d.AppServer.Socket(l.run()), Source: filepath.Join(l.current(), "src", filepath.FromSlash(a.Root)),
-		Data: a.DataPath, Stopped: l.stopped(), Dir: l.dir,
-	})
+	rec.WebFiles, err = d.WebServer.Render(d.route(a, l, rec))
 	rec.URL, rec.Domains, rec.URLPrefix = d.WebServer.URL(a), a.Domains, a.URLPrefix
 	return err
 }
@@ -139,6 +136,9 @@ func (p *publication) put(f File) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := p.d.ofThisSite(f.Path, have); err != nil {
+		return err
+	}
 	if err := p.d.files.MkdirAll("make-web-directory", filepath.Dir(f.Path), 0o755); err != nil {
 		return err
 	}
@@ -191,6 +191,9 @@ func (p *publication) remove(f File) error {
 		return nil
 	}
 	if err != nil {
+		return err
+	}
+	if err := p.d.ofThisSite(f.Path, data); err != nil {
 		return err
 	}
 	p.remember(f.Path, data, true, f.Mode)
@@ -248,12 +251,42 @@ func (d *Deployer) testWeb(ctx context.Context, ours []string) error {
 	test.Stdout, test.Stderr = &out, &out
 	if err := d.Runner.Run(ctx, test); err != nil {
 		why := FirstLine(out.String())
-		if m := inFile.FindStringSubmatch(out.String()); m != nil && !slices.Contains(ours, m[1]) {
+		explained := false
+		if e, ok := d.WebServer.(Explainer); ok {
+			explained = e.Explain(out.String()) != ""
+		}
+		if m := inFile.FindStringSubmatch(out.String()); m != nil && !explained && !slices.Contains(ours, m[1]) {
 			return fmt.Errorf("%s refuses its configuration: %s\nthe culprit is %s line %s, which is not a file of this app: mend it, then try again", d.webName(), why, m[1], m[2])
 		}
-		return fmt.Errorf("%s refuses its configuration: %w\n%s", d.webName(), err, strings.TrimSpace(Neutral(out.String())))
+		next := neutralLines(out.String())
+		if e, ok := d.WebServer.(Explainer); ok {
+			if hint := e.Explain(out.String()); hint != "" {
+				next += "\n" + hint
+			}
+		}
+		return fmt.Errorf("%s refuses its configuration: %w\n%s", d.webName(), err, next)
 	}
 	return nil
+}
+
+// neutralLines is Neutral of each line.
+func neutralLines(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	for i, l := range lines {
+		lines[i] = Neutral(strings.TrimRight(l, "\r"))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// tellUnreached warns where new files of the web server's are not what answers.
+func (op *operation) tellUnreached(ctx context.Context, a *config.App) {
+	r, ok := op.d.WebServer.(Reacher)
+	if !ok {
+		return
+	}
+	if why := r.Reach(context.WithoutCancel(ctx), a); why != "" {
+		op.report.Note("warning: %s", why)
+	}
 }
 
 // unpublish removes the web server's files of an app that goes.
@@ -293,11 +326,21 @@ func (d *Deployer) checkClaims(app string, domains []string, prefix string) erro
 		}
 		for _, dom := range domains {
 			if c := (claim{dom, prefix}); claims[c] {
-				return fmt.Errorf("%q and %q both claim %s%s\nset [app] domains or url_prefix of one of them, in apps-enabled/NAME.cfg on the server", app, other, c.domain, c.prefix)
+				return fmt.Errorf("%q and %q both claim %s%s\nset [app] domains or url_prefix of one of them, in %s", app, other, c.domain, c.prefix, d.filesOf(app, other))
 			}
 		}
 	}
 	return nil
+}
+
+// filesOf names the files of two apps, for people.
+func (d *Deployer) filesOf(one, other string) string {
+	a, err := d.site.AppFile(one)
+	b, err2 := d.site.AppFile(other)
+	if err != nil || err2 != nil {
+		return "apps-enabled/NAME.cfg on the server"
+	}
+	return a + " or " + b
 }
 
 // placeIsFree is checkClaims before anything is built; the switch asks again.

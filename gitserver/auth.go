@@ -24,6 +24,7 @@ func (c *connection) offered(_ ssh.Context, key ssh.PublicKey) bool {
 			return false
 		}
 	}
+	c.offeredKey = gossh.FingerprintSHA256(key)
 	_, ok := c.server.Keys.Find(key, c.net.RemoteAddr(), time.Now())
 	return ok
 }
@@ -38,6 +39,7 @@ func (c *connection) config(ssh.Context) *gossh.ServerConfig {
 			if _, ok := c.server.Keys.Find(key, c.net.RemoteAddr(), time.Now()); !ok {
 				return nil, errors.New("the key is not known any more")
 			}
+			c.proved = true
 			return &gossh.Permissions{Extensions: map[string]string{provedKey: string(key.Marshal())}}, nil
 		},
 		// No SHA-1, no CBC, no NIST groups below P-256; encrypt-then-MAC alone

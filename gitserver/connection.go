@@ -13,6 +13,8 @@ import (
 	"github.com/gliderlabs/ssh"
 	"github.com/sirupsen/logrus"
 	gossh "golang.org/x/crypto/ssh"
+
+	"scotch/gitserver/access"
 )
 
 // connection is one ssh connection.
@@ -22,6 +24,10 @@ type connection struct {
 	network netip.Prefix // what it counts for
 	log     logrus.FieldLogger
 	over    chan struct{} // closed when it has ended
+	// offeredKey is the fingerprint of the last key that the client offered, and
+	// proved tells that it has proved one. Of the handshake's goroutine.
+	offeredKey string
+	proved     bool
 
 	mu       sync.Mutex
 	deadline *time.Timer // closes it; stopped while a command runs
@@ -95,6 +101,9 @@ func (c *connection) serve(base context.Context) {
 			if !errors.Is(err, io.EOF) {
 				c.log.Infof("no login: %v", err)
 			}
+			if c.offeredKey != "" && !c.proved { // not one that only looked whether somebody answers
+				c.refused(access.Identity{Fingerprint: c.offeredKey}, RefusedByKey, "no key of this client is let in")
+			}
 		},
 	}
 	gl.HandleConn(c.net)
@@ -110,6 +119,8 @@ func (c *connection) channel(base context.Context, conn *gossh.ServerConn, nc go
 	defer c.server.work.Done()
 	defer recovered(c.log)
 	if !c.open() {
+		who, _, _ := c.identity(conn)
+		c.refused(who, RefusedByLimit, "too many sessions on one connection")
 		nc.Reject(gossh.ResourceShortage, "too many sessions")
 		return
 	}
@@ -120,12 +131,12 @@ func (c *connection) channel(base context.Context, conn *gossh.ServerConn, nc go
 	ctx, cancel := context.WithCancel(base)
 	defer cancel()
 	var work sync.WaitGroup
+	client := &screened{NewChannel: nc, closed: cancel}
 	gl := &ssh.Server{
 		Handler: func(sess ssh.Session) {
 			defer work.Done()
-			c.session(ctx, base, conn, sess, &work)
+			c.session(ctx, base, conn, sess, client.terminal.Load(), &work)
 		},
-		PtyCallback: func(ssh.Context, ssh.Pty) bool { return false },
 		// Asked once, just before the handler is started.
 		SessionRequestCallback: func(_ ssh.Session, kind string) bool {
 			if kind == "subsystem" {
@@ -136,7 +147,7 @@ func (c *connection) channel(base context.Context, conn *gossh.ServerConn, nc go
 			return true
 		},
 	}
-	ssh.DefaultSessionHandler(gl, conn, &screened{NewChannel: nc, closed: cancel}, glctx)
+	ssh.DefaultSessionHandler(gl, conn, client, glctx)
 	cancel()
 	work.Wait()
 	if c.server.isClosed() {
@@ -209,6 +220,10 @@ func (c *connection) keepAlive(conn *gossh.ServerConn) {
 		case <-answered:
 			waiting = false
 		case <-tick.C:
+			if _, _, ok := c.identity(conn); !ok {
+				c.log.Info("closed: its key is out")
+				c.net.Close()
+			}
 			silence := c.net.silence()
 			if silence > 4*interval {
 				c.log.Infof("closed: not heard of for %s", silence.Round(time.Second))
@@ -230,6 +245,9 @@ func (c *connection) keepAlive(conn *gossh.ServerConn) {
 type screened struct {
 	gossh.NewChannel
 	closed func() // called when the channel is, or is of no use to the client
+	// terminal is the client's, nil where it asked for none. gliderlabs is told
+	// nothing of it: it would change the output of each command that has one.
+	terminal atomic.Pointer[terminal]
 }
 
 const maxCommand = 128 << 10 // bytes of a command line
@@ -243,14 +261,25 @@ func (s *screened) Accept() (gossh.Channel, <-chan *gossh.Request, error) {
 	go func() {
 		defer close(out)
 		defer s.closed()
-		protocol := false
+		protocol, begun := false, false
 		for r := range in {
-			pass := false
+			pass, done := false, false
+			t := s.terminal.Load()
 			switch r.Type {
 			case "exec":
 				pass = len(r.Payload) <= maxCommand
+				begun = begun || pass
 			case "shell":
-				pass = true
+				pass, begun = true, true
+			case "pty-req":
+				// What it is for is not known yet, and clients wait for the answer.
+				if t == nil && !begun {
+					t = requestTerminal(r.Payload)
+					done = t != nil
+					s.terminal.Store(t)
+				}
+			case "window-change":
+				done = t != nil && t.change(r.Payload)
 			case "env":
 				// The one variable that git needs, once.
 				var kv struct{ Name, Value string }
@@ -265,7 +294,7 @@ func (s *screened) Accept() (gossh.Channel, <-chan *gossh.Request, error) {
 			}
 			if !pass {
 				if r.WantReply {
-					r.Reply(false, nil)
+					r.Reply(done, nil)
 				}
 				continue
 			}

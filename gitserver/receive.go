@@ -16,12 +16,13 @@ import (
 	"time"
 
 	"scotch/gitserver/access"
+	"scotch/gitserver/audit"
 	"scotch/hooks"
 )
 
 // receive serves a push. ctx ends when the client has left, base with the
 // server: a push that has reached git's hooks goes on without its client.
-func (s *session) receive(ctx, base context.Context, app string) int {
+func (s *session) receive(ctx, base context.Context, app string, refs func(audit.Ref)) int {
 	if s.server.Pushes == nil {
 		return s.fail(1, errors.New("this server takes no pushes"))
 	}
@@ -39,12 +40,12 @@ func (s *session) receive(ctx, base context.Context, app string) int {
 		}
 	}
 	if s.server.Repositories.Exists(app) {
-		return s.push(ctx, base, app, nil, nil, false)
+		return s.push(ctx, base, app, nil, nil, false, refs)
 	}
 	if s.server.CreateApp == nil || !s.may(access.VerbCreate, app) {
 		return s.denied(app)
 	}
-	return s.firstPush(ctx, base, app)
+	return s.firstPush(ctx, base, app, refs)
 }
 
 // firstPush serves a push to an app that is not there. The client is shown the
@@ -52,7 +53,7 @@ func (s *session) receive(ctx, base context.Context, app string) int {
 // that it pushes something, so not for git push --dry-run. What the client
 // then sends goes to a git that takes the conversation up where the first one
 // left it (git-receive-pack(1), --http-backend-info-refs and --stateless-rpc).
-func (s *session) firstPush(ctx, base context.Context, app string) int {
+func (s *session) firstPush(ctx, base context.Context, app string, refs func(audit.Ref)) int {
 	status, err := s.server.Git.run(ctx, &gitRun{
 		service:  receivePack,
 		options:  []string{"--http-backend-info-refs"},
@@ -79,12 +80,12 @@ func (s *session) firstPush(ctx, base context.Context, app string) int {
 		return s.fail(1, fmt.Errorf("making the app %q: %w", app, err))
 	}
 	s.log.Info("app made by a push")
-	return s.push(ctx, base, app, []string{"--stateless-rpc"}, first, true)
+	return s.push(ctx, base, app, []string{"--stateless-rpc"}, first, true, refs)
 }
 
 // push runs git receive-pack and the handler that its hooks speak to. It
 // returns when both are done; the client has its exit status before.
-func (s *session) push(ctx, base context.Context, app string, options []string, begun []byte, created bool) int {
+func (s *session) push(ctx, base context.Context, app string, options []string, begun []byte, created bool, refs func(audit.Ref)) int {
 	under := s.server.receivingOf(app)
 	under.begin()
 	killed := false
@@ -105,6 +106,9 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		May:     func(verb string) bool { return s.may(access.Verb(verb), app) },
 		Created: created,
 		Gone:    gone,
+		Settled: func(u hooks.Update, result, reason string) {
+			refs(audit.Ref{Ref: u.Ref, Old: u.Old, New: u.New, Result: result, Reason: reason})
+		},
 	}
 	var handler sync.WaitGroup
 	handled := make(chan struct{})

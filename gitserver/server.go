@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	gossh "golang.org/x/crypto/ssh"
 
 	"scotch/gitserver/access"
+	"scotch/gitserver/audit"
 	"scotch/hooks"
 )
 
@@ -48,12 +50,20 @@ type Command struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
+	// Terminal is the client's, nil where it asked for none.
+	Terminal *Terminal
 }
 
 // CommandFunc runs a command and returns its exit status. ctx ends when the
 // client closes the channel (Ctrl-C, a lost connection), and with the server.
 // It decides by itself, with access.May, what the person may do.
 type CommandFunc func(ctx context.Context, who access.Identity, c Command) int
+
+// Auditor keeps the record of who did what. *audit.Log is one.
+type Auditor interface {
+	// Record returns soon, whatever becomes of the record.
+	Record(e audit.Entry)
+}
 
 // Server is an ssh server for git and for commands. Set its fields before Serve.
 type Server struct {
@@ -81,6 +91,9 @@ type Server struct {
 	// quarantine and nothing else: a deploy of the app may be under way. nil:
 	// nothing is removed.
 	Recover func(app string) error
+	// Audit is told of connections and sessions that are refused, and of pushes.
+	// nil: nobody is.
+	Audit Auditor
 	// Log gets a line for each connection, session and refusal. nil: none.
 	Log logrus.FieldLogger
 
@@ -106,7 +119,8 @@ type Server struct {
 	conns     map[*connection]struct{}
 	perAddr   map[netip.Prefix]int
 	receiving map[string]*receiving // by app
-	work      sync.WaitGroup        // connections, sessions; added to while !closed only
+	sessions  struct{ open, total atomic.Int64 }
+	work      sync.WaitGroup // connections, sessions; added to while !closed only
 }
 
 // ErrClosed is returned by Serve after Shutdown or Close.
@@ -229,6 +243,9 @@ func (s *Server) accept(base context.Context, nc net.Conn) {
 	c := newConnection(s, nc)
 	if err := s.admit(c); err != nil {
 		c.log.Warnf("connection refused: %v", err)
+		if !errors.Is(err, ErrClosed) {
+			c.refused(access.Identity{}, RefusedByLimit, err.Error())
+		}
 		nc.Close()
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"scotch/gitserver/access"
+	"scotch/gitserver/audit"
 )
 
 // session is one command on one channel.
@@ -21,17 +23,19 @@ type session struct {
 	server *Server
 	who    access.Identity
 	key    gossh.PublicKey
+	said   string // the last error that the person was told, for the record
 	log    logrus.FieldLogger
+	term   *terminal       // nil where the client has none
 	work   *sync.WaitGroup // of the channel: what must end before the channel counts as done
 }
 
 // session does what a client asks for on a channel and sends the exit status.
 // ctx ends when the channel is closed, base with the server.
-func (c *connection) session(ctx, base context.Context, conn *gossh.ServerConn, sess ssh.Session, work *sync.WaitGroup) {
+func (c *connection) session(ctx, base context.Context, conn *gossh.ServerConn, sess ssh.Session, term *terminal, work *sync.WaitGroup) {
 	defer c.working(conn, -1)
 	status := 1
 	defer func() { sess.Exit(status) }()
-	s := &session{Session: sess, server: c.server, log: c.log, work: work}
+	s := &session{Session: sess, server: c.server, log: c.log, term: term, work: work}
 	defer func() {
 		if p := recover(); p != nil {
 			logPanic(s.log, p)
@@ -43,13 +47,26 @@ func (c *connection) session(ctx, base context.Context, conn *gossh.ServerConn, 
 	s.who, s.key, ok = c.identity(conn)
 	if !ok {
 		c.log.Warn("session refused: the key is not known any more")
+		who := access.Identity{}
+		if s.key != nil {
+			who.Fingerprint = gossh.FingerprintSHA256(s.key)
+		}
+		c.refused(who, RefusedByKey, "the key is not known any more")
 		status = s.fail(1, errors.New("your key is not known here any more"))
 		return
 	}
 	s.log = c.log.WithField("by", s.who.Name)
+	c.server.sessions.open.Add(1)
+	c.server.sessions.total.Add(1)
+	defer c.server.sessions.open.Add(-1)
 	start := time.Now()
 	var verb string
-	verb, status = s.run(ctx, base)
+	allowed, over := c.whileAllowed(ctx, conn, s.who)
+	defer over()
+	verb, status = s.run(allowed, base)
+	if errors.Is(context.Cause(allowed), errRevoked) {
+		status = s.fail(1, errRevoked)
+	}
 	s.log.WithFields(logrus.Fields{"verb": verb, "status": status, "took": time.Since(start).Round(time.Millisecond)}).Info("session over")
 }
 
@@ -68,7 +85,7 @@ func (s *session) run(ctx, base context.Context) (verb string, status int) {
 		if s.server.Commands == nil {
 			return verb, s.fail(2, errors.New("this server takes git's pushes and fetches only"))
 		}
-		return verb, s.server.Commands(ctx, s.who, Command{Args: words, Stdin: s, Stdout: s, Stderr: s.Stderr()})
+		return verb, s.command(ctx, words)
 	}
 	s.log = s.log.WithField("app", app)
 	if err != nil {
@@ -76,16 +93,39 @@ func (s *session) run(ctx, base context.Context) (verb string, status int) {
 	}
 	switch svc {
 	case receivePack:
-		return string(svc), s.receive(ctx, base, app)
+		return string(svc), s.audited(app, func(refs func(audit.Ref)) int { return s.receive(ctx, base, app, refs) })
 	case uploadPack:
 		return string(svc), s.upload(ctx, app)
 	}
 	return string(svc), s.fail(1, errors.New("archives are not handed out\nclone the app and make one there: git archive"))
 }
 
+// command runs a command that is not git's. Its output ends with its client, and
+// so does its terminal.
+func (s *session) command(ctx context.Context, words []string) int {
+	c := Command{Args: words, Stdin: s, Stdout: s, Stderr: s.errOut()}
+	if s.term != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		c.Stdin, c.Stdout = s.term.read(ctx, s, cancel), cooked{s, s.term}
+		c.Terminal = &Terminal{Name: s.term.name, Sizes: s.term.sizes, Raw: s.term.raw.Store}
+	}
+	return s.server.Commands(ctx, s.who, c)
+}
+
+// errOut is where words about errors go.
+func (s *session) errOut() io.Writer {
+	if s.term != nil {
+		return cooked{s.Stderr(), s.term}
+	}
+	return s.Stderr()
+}
+
 // fail tells the person what is wrong and returns the status.
 func (s *session) fail(status int, err error) int {
-	fmt.Fprintf(s.Stderr(), "scotch: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n        "))
+	s.said = err.Error()
+	fmt.Fprintf(s.errOut(), "scotch: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n        "))
 	return status
 }
 

@@ -25,6 +25,15 @@ type Push struct {
 	Created bool
 	// Gone is closed when the client has left; nil: never.
 	Gone <-chan struct{}
+	// Settled is told what is answered for each ref, for a record of it: "live",
+	// "stored" or "refused" with a reason. nil: nobody is told.
+	Settled func(u Update, result, reason string)
+}
+
+func (p *Push) settle(u Update, result, reason string) {
+	if p.Settled != nil {
+		p.Settled(u, result, reason)
+	}
 }
 
 func (p *Push) may(verb string) bool { return p.May == nil || p.May(verb) }
@@ -215,10 +224,13 @@ func (p *push) procReceive(ctx context.Context, q *request, out *printer) {
 		switch d.action {
 		case deploy, keep:
 			p.settled[d.Ref] = true
+			p.settle(d.Update, "live", "")
 			out.s.verdict(q.id, "ok", d.Ref, "")
 		case store:
+			p.settle(d.Update, "stored", "")
 			out.s.verdict(q.id, "fall-through", d.Ref, "")
 		case refuse:
+			p.settle(d.Update, "refused", d.reason)
 			p.log.WithField("ref", d.Ref).Infof("push refused: %s", d.reason)
 			out.s.verdict(q.id, "ng", d.Ref, d.reason)
 		}

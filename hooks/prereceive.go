@@ -24,6 +24,9 @@ func (p *push) preReceive(ctx context.Context, q *request, out *printer) int {
 		no = &deployer.RefusedError{Reason: p.internal("checking the push", err)}
 	}
 	p.log.Infof("push refused: %s", no.Reason)
+	for _, u := range q.updates {
+		p.settle(u, "refused", line(no.Reason))
+	}
 	out.note("%s", line(no.Reason))
 	for _, l := range hintLines(no.Hint) {
 		out.note("%s", l)

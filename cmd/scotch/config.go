@@ -60,7 +60,7 @@ domains, users and limits, is an admin's.`,
 	cmd.Flags().BoolVar(&e.noRestart, "no-restart", false, "save it, for the next restart or deploy")
 	cmd.Flags().BoolVar(&e.asJSON, "json", false, "for machines")
 	cmd.Flags().BoolVar(&e.raw, "raw", false, "interpolate ${…} in the values")
-	s.add(root, cmd, rights{verb: access.VerbConfig, apps: firstApp, stdin: true})
+	s.add(root, cmd, rights{verb: access.VerbConfig, apps: firstApp, stdin: true, tells: namesOfEdit})
 	if s.srv == nil {
 		s.inputHere(cmd, &e)
 	}

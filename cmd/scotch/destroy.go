@@ -28,7 +28,7 @@ with --purge they are removed for good.`,
 			if purge {
 				fmt.Fprintf(s.stdout, "destroyed %s, nothing of it is kept\n", args[0])
 			} else {
-				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, its file as %s\n", args[0], kept)
+				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, its file as %s\n`create %s --from` brings it back\n", args[0], kept, args[0])
 			}
 			return nil
 		},

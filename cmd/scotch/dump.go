@@ -89,6 +89,8 @@ func maskSecrets(all []deployer.Setting) {
 			e.Value, e.Raw = masked, masked
 		case secret[e.Section+":"+e.Key]:
 			e.Value = masked // as written it is a name
+		case e.Section == "notify" && e.Key != "timeout" && e.Value != "":
+			e.Value, e.Raw = masked, masked // the URL of a chat's hook holds a token
 		case e.Section == "app" && e.Key == "src":
 			e.Value, e.Raw = withoutUser(e.Value), withoutUser(e.Raw)
 		}

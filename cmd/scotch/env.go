@@ -78,7 +78,7 @@ The list shows names alone; get prints a value.`,
 	cmd.Flags().BoolVar(&e.noRestart, "no-restart", false, "save it, for the next restart or deploy")
 	cmd.Flags().BoolVar(&e.asJSON, "json", false, "for machines")
 	cmd.Flags().StringVar(&e.file, "file", "", "read the values from this `FILE`, - for the input")
-	s.add(root, cmd, rights{verb: access.VerbEnv, apps: firstApp, stdin: true})
+	s.add(root, cmd, rights{verb: access.VerbEnv, apps: firstApp, stdin: true, tells: namesOfEdit})
 	if s.srv == nil {
 		s.inputHere(cmd, &e)
 	}

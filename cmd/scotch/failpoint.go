@@ -23,7 +23,7 @@ import (
 // The actions:
 //
 //	kill    SIGKILL for this process
-//	fail    the operation fails with ENOSPC
+//	fail    the operation fails with ENOSPC; FILE.done names it
 //	pause   the operation waits until the test writes something else; FILE.paused
 //	        exists meanwhile
 //	log     nothing
@@ -76,6 +76,7 @@ func (p *failpoint) before(op string) error {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case "fail":
+		os.WriteFile(p.path+".done", []byte(op), 0o644)
 		return &os.PathError{Op: op, Path: "failpoint", Err: syscall.ENOSPC}
 	case "pause":
 		os.WriteFile(p.path+".paused", []byte(op), 0o644)

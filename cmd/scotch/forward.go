@@ -33,7 +33,13 @@ func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func
 	if len(s.files) > 0 {
 		call.Files = site.Files
 	}
-	code, err := control.Do(cmd.Context(), filepath.Join(site.Paths.Run, socketName), call, s.stdin, s.stdout, s.stderr)
+	var term *control.Terminal
+	if r.terminal {
+		var done func()
+		term, done = s.localTerminal()
+		defer done()
+	}
+	code, err := control.Do(cmd.Context(), filepath.Join(site.Paths.Run, socketName), call, s.stdin, s.stdout, s.stderr, term)
 	switch {
 	case errors.Is(err, control.ErrNoServer) && len(site.Files) == 0 && !isDir(site.Paths.AppsEnabled):
 		return fmt.Errorf("no site file (/etc/scotch.cfg, ~/.scotch.cfg or ./scotch.cfg) and no server at %s\nfor a standalone server: scotch -c DIR/scotch.cfg %s",

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 
 	"scotch/gitserver/access"
 )
@@ -40,16 +42,27 @@ func (s *session) addKeysAdd(parent *cobra.Command) {
 	var role string
 	var apps []string
 	cmd := &cobra.Command{
-		Use:   "add NAME [FILE]",
-		Short: "let a key in, from a file or the input",
-		Long: `Lets a key in, from a file or, without one, from the input:
+		Use:   "add NAME [FILE | KEY...]",
+		Short: "let a key in, from a file, the input, or as you paste it",
+		Long: `Lets a public key in, from a file, from the input, or pasted behind the name:
 
   scotch keys add bob bob.pub --role push --apps blog,shop
-  ssh -p 2222 scotch@SERVER keys add bob --role push < bob.pub`,
-		Args: cobra.RangeArgs(1, 2),
+  ssh -p 2222 scotch@SERVER keys add bob --role push < bob.pub
+  ssh -p 2222 scotch@SERVER keys add bob ssh-ed25519 AAAAC3Nza...
+
+Without --role the role is push, without --apps it holds for all apps.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 2 && isKeyType(args[1]) {
+				return nil // a comment may have spaces
+			}
+			return cobra.RangeArgs(1, 2)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !access.Role(role).Valid() {
 				return usageError{fmt.Errorf("there is no role %q\nit is read, push or admin", role)}
+			}
+			if len(args) > 1 && isKeyType(args[1]) {
+				return s.admit(args[0], access.Role(role), apps, strings.Join(args[1:], " "))
 			}
 			if len(args) == 2 {
 				return usageError{errors.New("a file on this side cannot be read from there\nsend the key on the input: … keys add NAME < FILE")}
@@ -61,19 +74,34 @@ func (s *session) addKeysAdd(parent *cobra.Command) {
 			if strings.TrimSpace(string(data)) == "" {
 				return usageError{errors.New("no key came on the input\nsend it: … keys add NAME < bob.pub")}
 			}
-			if err := s.srv.keys.Add(args[0], access.Role(role), apps, strings.TrimSpace(string(data))); err != nil {
-				return err
-			}
-			fmt.Fprintf(s.stdout, "%s may connect now, role %s\n", args[0], role)
-			return nil
+			return s.admit(args[0], access.Role(role), apps, string(data))
 		},
 	}
 	cmd.Flags().StringVar(&role, "role", string(access.Push), "read, push or admin")
 	cmd.Flags().StringSliceVar(&apps, "apps", nil, "the apps that the role holds for (default: all)")
-	s.add(parent, cmd, rights{verb: access.VerbKeys, stdin: true})
+	s.add(parent, cmd, rights{verb: access.VerbKeys, stdin: true, tells: allWords})
 	if s.srv == nil {
 		s.readFileHere(cmd)
 	}
+}
+
+func (s *session) admit(name string, role access.Role, apps []string, key string) error {
+	if err := s.srv.keys.Add(name, role, apps, strings.TrimSpace(key)); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.stdout, "%s may connect now, role %s\n", name, role)
+	return nil
+}
+
+// isKeyType tells a pasted key from the name of a file: "ssh-ed25519 AAAA…", in
+// one word or in several.
+func isKeyType(word string) bool {
+	kind, _, pasted := strings.Cut(word, " ")
+	known := slices.Contains([]string{
+		ssh.KeyAlgoED25519, ssh.KeyAlgoRSA, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
+		ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.InsecureKeyAlgoDSA,
+	}, kind)
+	return known || pasted && strings.Contains(word, " AAAA")
 }
 
 // readFileHere makes the program that a person starts read FILE itself and
@@ -81,7 +109,7 @@ func (s *session) addKeysAdd(parent *cobra.Command) {
 func (s *session) readFileHere(cmd *cobra.Command) {
 	forward := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 2 {
+		if len(args) == 2 && !isKeyType(args[1]) {
 			f, err := os.Open(args[1])
 			if err != nil {
 				return err
@@ -155,5 +183,5 @@ func (s *session) addKeysRemove(parent *cobra.Command) {
 			return nil
 		},
 	}
-	s.add(parent, cmd, rights{verb: access.VerbKeys})
+	s.add(parent, cmd, rights{verb: access.VerbKeys, tells: allWords})
 }

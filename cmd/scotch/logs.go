@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -10,25 +11,43 @@ import (
 )
 
 func (s *session) addLogs(root *cobra.Command) {
-	var follow, deploy bool
+	var follow, deploy, run bool
 	var n int
 	cmd := &cobra.Command{
-		Use:   "logs APP [--deploy [vN]]",
+		Use:   "logs APP [--deploy [vN] | --run [N]] | logs --audit",
 		Short: "the app's log, or the log of a deploy",
 		Long: `Shows the last lines of what an app's processes wrote. -f goes on with what comes,
 across restarts and releases, until you end it.
 
 --deploy shows the log of a deploy instead: of the last one, or of release vN;
-with -f of the one under way, until it ends.`,
+with -f of the one under way, until it ends.
+
+--run shows what a command of "run --detach" writes: the last one's, or that of
+run N; with -f until it ends.
+
+--audit shows who did what on this server: connections that were refused, pushes,
+commands, switches.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch lines := cmd.Flags().Changed("lines"); {
-			case len(args) == 2 && !deploy:
-				return usageError{fmt.Errorf("%q goes with --deploy", args[1])}
-			case deploy && lines:
-				return usageError{errors.New("-n does not go with --deploy, which shows the whole log of a deploy")}
+			case deploy && run:
+				return usageError{errors.New("--deploy and --run are two logs: ask for one")}
+			case len(args) == 2 && !deploy && !run:
+				return usageError{fmt.Errorf("%q goes with --deploy or --run", args[1])}
+			case (deploy || run) && lines:
+				return usageError{errors.New("-n does not go with --deploy and --run, which show a whole log")}
 			case n < 0:
 				return usageError{fmt.Errorf("-n is a number of lines, not %d", n)}
+			}
+			if run {
+				number := 0
+				if len(args) == 2 {
+					var err error
+					if number, err = strconv.Atoi(args[1]); err != nil || number < 1 {
+						return usageError{fmt.Errorf("%q is no run: write its number, as in --run 3", args[1])}
+					}
+				}
+				return s.srv.deployer.RunLog(cmd.Context(), args[0], number, follow, s.stdout)
 			}
 			if deploy {
 				release := 0
@@ -45,6 +64,8 @@ with -f of the one under way, until it ends.`,
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
 	cmd.Flags().IntVarP(&n, "lines", "n", 100, "how many lines")
+	cmd.Flags().BoolVar(&run, "run", false, "the output of a detached command")
 	cmd.Flags().BoolVar(&deploy, "deploy", false, "the log of a deploy")
+	s.addAudit(cmd)
 	s.add(root, cmd, rights{verb: access.VerbLogs, apps: firstApp})
 }

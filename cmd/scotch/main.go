@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"scotch/deployer/systemd"
 	"scotch/hooks"
 )
 
@@ -38,6 +39,10 @@ func run(argv []string) int {
 	// A child of git needs no more than this, and it is on the way of each push.
 	if len(argv) == 3 && argv[1] == "hook" && isHook(argv[2]) {
 		return hook(argv[2])
+	}
+	// What systemd starts becomes the program of an app.
+	if len(argv) == 2 && argv[1] == systemd.Arg {
+		return systemd.Child()
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)

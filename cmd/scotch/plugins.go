@@ -17,6 +17,7 @@ import (
 	"scotch/deployer/git"
 	"scotch/deployer/nginx"
 	"scotch/deployer/python"
+	"scotch/deployer/systemd"
 	"scotch/deployer/uwsgi"
 )
 
@@ -76,7 +77,7 @@ func namesOf[S any](from []plugin[S]) (names []string) {
 
 // plugins are the parts that a server is made of.
 type plugins struct {
-	runner    *direct.Runner
+	runner    runner
 	git       *git.Git
 	toolchain deployer.Toolchain
 	app       deployer.AppServer
@@ -109,17 +110,21 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 		return nil, switchError(site, "git", "is off, and there is no other source yet", "turn it on: git = on")
 	}
 	p := &plugins{}
-	p.runner = direct.New(site.Paths.Run, direct.Options{})
+	var err error
+	if p.runner, err = newRunner(site); err != nil {
+		return nil, err
+	}
 	p.git = git.New(site.Paths.Repositories, p.runner, git.Options{
 		User: gitUser(site), FetchEnv: fetchEnv(site),
 		Keys: filepath.Join(site.Paths.Configuration, "keys"), Run: filepath.Join(site.Paths.Run, "keys"),
 	})
 	p.toolchain = python.New(p.runner, python.Options{
-		Path:  os.Getenv("PATH"),
-		Home:  os.Getenv("HOME"),
-		Cache: func(a *config.App) string { return installerCache(site, a) },
+		Path:   os.Getenv("PATH"),
+		Home:   os.Getenv("HOME"),
+		Cache:  func(a *config.App) string { return installerCache(site, a) },
+		Pyenvs: []string{os.Getenv("PYENV_ROOT")}, UVPythons: []string{os.Getenv("UV_PYTHON_INSTALL_DIR")},
+		Downloads: filepath.Join(site.Paths.Instances, ".pythons"), DownloadEnv: downloadEnv(),
 	})
-	var err error
 	if p.app, err = choose[deployer.AppServer](site, p.runner, "application server", appServers(), deployer.NoAppServer{Plugins: namesOf(appServers())}); err != nil {
 		return nil, err
 	}
@@ -134,6 +139,24 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 	}
 	p.web, err = choose[deployer.WebServer](site, p.runner, "web server", webServers(), off)
 	return p, err
+}
+
+// runner starts processes; its Mark makes one that is started elsewhere (git, by
+// the server of git) one of this site's.
+type runner struct {
+	deployer.Runner
+	Mark func() []string
+}
+
+// newRunner is systemd's in system mode where it can be had. The server's own
+// commands, short and many, are started directly in any case.
+func newRunner(site *config.Site) (runner, error) {
+	own := direct.New(site.Paths.Run, direct.Options{})
+	if site.Mode == "standalone" || !systemd.Here() {
+		return runner{own, own.Mark}, nil
+	}
+	units, err := systemd.New(site.Paths.Run, systemd.Options{Own: own})
+	return runner{units, own.Mark}, err
 }
 
 // isOn tells whether [plugins] has a part on, as it is where nothing is said.
@@ -156,6 +179,9 @@ func installerCache(site *config.Site, a *config.App) string {
 	dir := filepath.Join(site.Paths.Instances, ".cache")
 	if a.User != "" {
 		dir = filepath.Join(site.Paths.Instances, a.Name, ".cache")
+		if deployer.OwnedByAnother(a, dir) && os.RemoveAll(dir) != nil {
+			return "" // [app] user has changed, and can't write what the old one left
+		}
 	}
 	if os.MkdirAll(dir, 0o700) != nil {
 		return ""
@@ -164,6 +190,19 @@ func installerCache(site *config.Site, a *config.App) string {
 		return ""
 	}
 	return dir
+}
+
+// downloadEnv is what uv finds in its environment when it downloads an
+// interpreter: the server's proxies, and its own switches, of which
+// UV_PYTHON_DOWNLOADS=never turns downloads off.
+func downloadEnv() []string {
+	var env []string
+	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "UV_PYTHON_DOWNLOADS", "UV_PYTHON_INSTALL_MIRROR", "UV_OFFLINE"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
 }
 
 // fetchEnv is what a fetch of [app] src finds in its environment: the server's

@@ -49,7 +49,7 @@ func (s *session) addReleases(root *cobra.Command) {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
-	s.add(root, cmd, rights{verb: access.VerbReleases, apps: firstApp, offline: true})
+	s.add(root, cmd, rights{verb: access.VerbReleases, apps: firstApp, tells: wordsBehindApp, offline: true})
 }
 
 func (s *session) showRelease(list []deployer.Release, app, name string, asJSON bool) error {

@@ -45,5 +45,5 @@ that a colleague's next push does not undo it; unlock lets pushes in again.`,
 		},
 	}
 	cmd.Flags().StringVar(&hold, "hold", "", "lock the app too, for this `REASON`")
-	s.add(root, cmd, rights{verb: access.VerbRollback, apps: firstApp})
+	s.add(root, cmd, rights{verb: access.VerbRollback, apps: firstApp, tells: oneBehindApp})
 }

@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"scotch/config"
 	"scotch/deployer"
 	"scotch/gitserver/access"
+	"scotch/gitserver/audit"
 )
 
 // session is one run of the command tree: who runs it, where its words go, and
@@ -26,11 +28,18 @@ type session struct {
 	stdout io.Writer
 	stderr io.Writer
 
+	// term is the terminal of the session's person, where the command runs on the
+	// server and they have one.
+	term *deployer.Terminal
+
 	// srv is the running server; nil in the program that a person starts,
 	// which hands its commands on to the server.
 	srv *server
 	// local tells that the files of this session's person can be opened.
 	local bool
+
+	// did is what the audit log says of the command.
+	did audit.Entry
 
 	files []string // -c
 	debug bool     // -d
@@ -50,6 +59,10 @@ type rights struct {
 	here bool
 	// stdin tells that the command reads its input.
 	stdin bool
+	// terminal tells that it has use for a terminal.
+	terminal bool
+	// tells returns the words that the audit log may name, besides the apps. nil: none.
+	tells func(args []string) []string
 }
 
 // appArgs says which arguments of a command are names of apps.
@@ -76,8 +89,16 @@ func (s *session) execute(ctx context.Context, args []string) int {
 		args = []string{} // cobra takes nil for the arguments of this process
 	}
 	root := s.tree()
+	if s.srv != nil && isCompletion(args) {
+		args = append([]string{"--"}, args...)
+	}
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	begin := time.Now()
+	cmd, err := root.ExecuteContextC(ctx)
+	if s.did.Verb == "" { // wrong use, or the help
+		s.did.Verb = strings.TrimSpace(strings.TrimPrefix(cmd.CommandPath(), "scotch"))
+	}
+	s.record(begin, status(err))
 	if err != nil && !errors.As(err, new(*exitError)) {
 		s.complain(err)
 	}
@@ -114,7 +135,7 @@ func (s *session) tree() *cobra.Command {
   git remote add scotch ssh://scotch@SERVER:2222/APP
   git push scotch main
 
-Every command but serve works here and over ssh, with the same words:
+Every command but serve and setup works here and over ssh, with the same words:
 
   scotch list
   ssh -p 2222 scotch@SERVER list`,
@@ -134,7 +155,7 @@ Every command but serve works here and over ssh, with the same words:
 	root.SetIn(s.stdin)
 	root.SetOut(s.stdout)
 	root.SetErr(s.stderr)
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.DisableDefaultCmd = s.srv != nil
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\n%q shows how it is used", err, "scotch help "+strings.TrimPrefix(cmd.CommandPath(), "scotch "))}
 	})
@@ -143,8 +164,8 @@ Every command but serve works here and over ssh, with the same words:
 	}
 	root.PersistentFlags().BoolVarP(&s.debug, "debug", "d", false, "tell more")
 	for _, add := range []func(*cobra.Command){
-		s.addServe, s.addList, s.addDump, s.addCreate, s.addDestroy, s.addDeploy, s.addCancel, s.addReleases, s.addRollback, s.addRebuild, s.addLock, s.addUnlock,
-		s.addLogs, s.addPS, s.addRestart, s.addStop, s.addStart, s.addRun, s.addKey, s.addConfig, s.addEnv, s.addKeys, s.addVersion, s.addHook,
+		s.addServe, s.addSetup, s.addDoctor, s.addList, s.addDump, s.addCreate, s.addDestroy, s.addDeploy, s.addCancel, s.addReleases, s.addRollback, s.addRebuild, s.addLock, s.addUnlock,
+		s.addLogs, s.addPS, s.addRestart, s.addStop, s.addStart, s.addRun, s.addKey, s.addDF, s.addPrune, s.addConfig, s.addEnv, s.addKeys, s.addVersion, s.addMan, s.addHook,
 	} {
 		add(root)
 	}
@@ -187,11 +208,16 @@ func (s *session) add(parent, cmd *cobra.Command, r rights) {
 			return s.forward(cmd, args, r, work)
 		}
 		if !r.here {
+			s.did = describe(cmd, r, args)
 			if err := s.allow(r, args); err != nil {
+				s.did.Result, s.did.Reason = audit.Denied, err.Error()
 				return err
 			}
 		}
 		return work(cmd, args)
+	}
+	if s.srv == nil && !r.here {
+		s.completeApps(cmd, r.apps)
 	}
 	parent.AddCommand(cmd)
 }

@@ -59,11 +59,11 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               func(e *testscript.Env) error { return setupScript(e, program) },
 		Condition:           scriptCondition,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+		Cmds: withTerminals(map[string]func(*testscript.TestScript, bool, []string){
 			"serve": cmdServe, "end": cmdEnd, "signal": cmdSignal, "get": cmdGet, "app": cmdApp, "commit": cmdCommit,
 			"waitfor": cmdWaitFor, "hold": cmdHold, "release": cmdRelease, "scotch": cmdScotch, "kill9": cmdKill9,
 			"exits": cmdExits, "pid": cmdPID, "hammer": cmdHammer, "rest": cmdRest, "serverlog": cmdServerLog,
-		},
+		}),
 	})
 }
 
@@ -133,6 +133,7 @@ func setupScript(e *testscript.Env, program string) error {
 	}
 	w := &world{program: program, dir: filepath.Join(dir, "v"), ssh: freePort(), http: freePort(), log: &lockedBuffer{}, held: map[string]*held{}, loads: map[string]*load{}}
 	e.Values[worldKey{}] = w
+	e.Values[screensKey{}] = screens{}
 	home := filepath.Join(dir, "home")
 	sshDir := filepath.Join(home, ".ssh")
 	if err := os.MkdirAll(sshDir, 0o700); err != nil {

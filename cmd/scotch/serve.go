@@ -33,6 +33,7 @@ type server struct {
 	deployer *deployer.Deployer
 	keys     *access.Keyring
 	log      logrus.FieldLogger
+	seen     *observers // nil where no server runs
 }
 
 func (s *session) addServe(root *cobra.Command) {
@@ -73,6 +74,7 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	log := logrus.New()
 	log.SetOutput(s.stderr)
 	log.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true, TimestampFormat: time.RFC3339})
+	manager := newNotifier()
 	if s.debug {
 		log.SetLevel(logrus.DebugLevel)
 	}
@@ -109,9 +111,19 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	if err != nil {
 		return err
 	}
+	seen, err := newObservers(site, p.runner, log)
+	if err != nil {
+		return err
+	}
+	defer seen.close()
+	options := p.options(site, log)
+	options.Observer = seen
 	srv := &server{
-		site: site, log: log, deployer: deployer.New(p.options(site, log)),
+		site: site, log: log, deployer: deployer.New(options), seen: seen,
 		keys: access.OpenKeyring(site.Server.AuthorizedKeys, ownKeys(site)...),
+	}
+	if err := srv.deployer.Check(ctx); err != nil {
+		return err
 	}
 	srv.keys.Report = func(err error) { log.WithField("file", site.Server.AuthorizedKeys).Errorf("%v", err) }
 	// The doors are opened first: an address that is taken stops the start
@@ -121,6 +133,10 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 		return err
 	}
 	defer listener.Close()
+	numbers, err := seen.count(site, srv.deployer, sshd)
+	if err != nil {
+		return err
+	}
 	socket, err := control.Listen(filepath.Join(site.Paths.Run, socketName))
 	if err != nil {
 		return err
@@ -131,13 +147,16 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	}
 	words := lastWords(site)
 	s.lastWords.Store(&words)
-	srv.greet(s.stdout, fingerprint)
+	srv.greet(s.stdout, fingerprint, numbers)
+	manager.tell("READY=1")
 
 	var doors errgroup.Group
 	doors.Go(func() error { return sshd.Serve(ctx, listener) })
 	doors.Go(func() error { return control.Serve(ctx, socket, srv.call) })
+	doors.Go(func() error { return seen.serve(ctx, numbers) })
 	failed := make(chan error, 1)
 	go func() { failed <- doors.Wait() }()
+	defer manager.keepAlive(ctx, filepath.Join(site.Paths.Run, socketName), srv.deployer, log)()
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
@@ -240,7 +259,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 		return nil, nil, "", fmt.Errorf("listening for ssh at %q: %w\nanother program has that address, or it is not this machine's; [server] listen says which to take", site.Server.Listen, err)
 	}
 	return &gitserver.Server{
-		HostKey: key, Keys: s.keys, Repositories: p.git, Git: git, Pushes: handler, Commands: s.command, Log: s.log,
+		HostKey: key, Keys: s.keys, Repositories: p.git, Git: git, Pushes: handler, Commands: s.command, Log: s.log, Audit: s.seen,
 		Room:      s.deployer.Room,
 		CreateApp: func(ctx context.Context, app, by string) error { return s.deployer.Create(ctx, app, false) },
 	}, l, fingerprint, nil
@@ -248,16 +267,16 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 
 // command runs a command of an ssh session.
 func (s *server) command(ctx context.Context, who access.Identity, c gitserver.Command) int {
-	run := &session{who: who, stdin: c.Stdin, stdout: c.Stdout, stderr: c.Stderr, srv: s}
+	run := &session{who: who, stdin: c.Stdin, stdout: c.Stdout, stderr: c.Stderr, term: (*deployer.Terminal)(c.Terminal), srv: s}
 	return run.execute(ctx, append([]string{}, c.Args...))
 }
 
 // call runs a command that came over the control socket.
-func (s *server) call(ctx context.Context, c control.Call, stdin io.Reader, stdout, stderr io.Writer) int {
+func (s *server) call(ctx context.Context, c control.Call, stdin io.Reader, stdout, stderr io.Writer, term *control.Terminal) int {
 	if w := otherFiles(c.Files, s.site.Files); w != "" {
 		fmt.Fprintln(stderr, w)
 	}
-	run := &session{who: local(), stdin: stdin, stdout: stdout, stderr: stderr, srv: s}
+	run := &session{who: local(), stdin: stdin, stdout: stdout, stderr: stderr, term: (*deployer.Terminal)(term), srv: s}
 	return run.execute(ctx, append([]string{}, c.Args...))
 }
 
@@ -294,8 +313,11 @@ func (s *server) remote(app string) string {
 	return fmt.Sprintf("ssh://scotch@%s/%s", net.JoinHostPort(host, port), app)
 }
 
-func (s *server) greet(w io.Writer, fingerprint string) {
+func (s *server) greet(w io.Writer, fingerprint string, numbers net.Listener) {
 	fmt.Fprintf(w, "scotch %s\n  git remote   %s\n  commands     %s help\n  host key     %s\n", version(), s.remote("NAME"), sshCommand(s.site), fingerprint)
+	if numbers != nil {
+		fmt.Fprintf(w, "  metrics      http://%s/metrics\n", numbers.Addr())
+	}
 	if s.site.Mode == "standalone" {
 		fmt.Fprintf(w, "  apps         %s\n", s.deployer.URLPattern())
 		fmt.Fprintln(w, "  all runs as the user who started this: nothing here isolates apps from each other or from you")

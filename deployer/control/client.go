@@ -19,8 +19,16 @@ var ErrNoServer = errors.New("no server is running")
 
 // Do sends a call to the server at the socket and carries its input and output
 // until it has ended. It returns the exit status. stdin is read only where the
-// call says so. An error that matches ErrNoServer means that nothing was done.
-func Do(ctx context.Context, socket string, c Call, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
+// call says so. term is the terminal that both are of, nil for none; it is out of
+// raw mode again when Do returns. An error that matches ErrNoServer means that nothing was done.
+func Do(ctx context.Context, socket string, c Call, stdin io.Reader, stdout, stderr io.Writer, term *Terminal) (int, error) {
+	var raw func(bool)
+	if term != nil && c.Stdin {
+		size := <-term.Sizes
+		c.Terminal = &caller{Name: term.Name, Rows: size.Row, Columns: size.Col}
+		raw = term.Raw
+		defer raw(false)
+	}
 	line, err := json.Marshal(c)
 	if err != nil {
 		return 0, err
@@ -31,7 +39,12 @@ func Do(ctx context.Context, socket string, c Call, stdin io.Reader, stdout, std
 		// is done; a terminal's may never return.
 		r, w := io.Pipe()
 		go func() {
-			_, err := io.Copy(w, stdin)
+			var err error
+			if c.Terminal != nil {
+				err = sendInput(w, stdin, term.Sizes, ctx.Done())
+			} else {
+				_, err = io.Copy(w, stdin)
+			}
 			w.CloseWithError(err)
 		}()
 		stop := context.AfterFunc(ctx, func() { r.CloseWithError(context.Cause(ctx)) })
@@ -64,5 +77,5 @@ func Do(ctx context.Context, socket string, c Call, stdin io.Reader, stdout, std
 		why, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		return 0, fmt.Errorf("the server refused the call: %s", strings.TrimSpace(string(why)))
 	}
-	return readFrames(resp.Body, stdout, stderr)
+	return readFrames(resp.Body, stdout, stderr, raw)
 }

@@ -42,7 +42,7 @@ func start(t *testing.T, handle Handler) string {
 }
 
 func TestCall(t *testing.T) {
-	path := start(t, func(_ context.Context, c Call, in io.Reader, out, errOut io.Writer) int {
+	path := start(t, func(_ context.Context, c Call, in io.Reader, out, errOut io.Writer, _ *Terminal) int {
 		data, err := io.ReadAll(in)
 		if err != nil {
 			t.Error(err)
@@ -57,7 +57,7 @@ func TestCall(t *testing.T) {
 	}
 	input := strings.Repeat("x\x00\xff", 100_000) // more than a frame
 	var out, errOut bytes.Buffer
-	status, err := Do(t.Context(), path, Call{Args: []string{"run", "a b", "--"}, Stdin: true}, strings.NewReader(input), &out, &errOut)
+	status, err := Do(t.Context(), path, Call{Args: []string{"run", "a b", "--"}, Stdin: true}, strings.NewReader(input), &out, &errOut, nil)
 	if err != nil || status != 7 {
 		t.Fatalf("status %d, %v", status, err)
 	}
@@ -69,7 +69,7 @@ func TestCall(t *testing.T) {
 // A command ends with its client, also one that neither reads nor writes.
 func TestClientGone(t *testing.T) {
 	began, ended := make(chan struct{}), make(chan struct{})
-	path := start(t, func(ctx context.Context, _ Call, _ io.Reader, _, _ io.Writer) int {
+	path := start(t, func(ctx context.Context, _ Call, _ io.Reader, _, _ io.Writer, _ *Terminal) int {
 		close(began)
 		<-ctx.Done()
 		close(ended)
@@ -83,7 +83,7 @@ func TestClientGone(t *testing.T) {
 	// The input never ends by itself, as a terminal's.
 	never, w := io.Pipe()
 	defer w.Close()
-	if _, err := Do(ctx, path, Call{Stdin: true}, never, io.Discard, io.Discard); err == nil {
+	if _, err := Do(ctx, path, Call{Stdin: true}, never, io.Discard, io.Discard, nil); err == nil {
 		t.Error("no error")
 	}
 	<-ended
@@ -92,7 +92,7 @@ func TestClientGone(t *testing.T) {
 func TestNoServer(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "control.sock")
-	if _, err := Do(t.Context(), path, Call{}, nil, io.Discard, io.Discard); !errors.Is(err, ErrNoServer) {
+	if _, err := Do(t.Context(), path, Call{}, nil, io.Discard, io.Discard, nil); !errors.Is(err, ErrNoServer) {
 		t.Errorf("no socket: %v", err)
 	}
 	// What a killed server leaves.
@@ -102,7 +102,7 @@ func TestNoServer(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	if _, err := Do(t.Context(), path, Call{}, nil, io.Discard, io.Discard); !errors.Is(err, ErrNoServer) {
+	if _, err := Do(t.Context(), path, Call{}, nil, io.Discard, io.Discard, nil); !errors.Is(err, ErrNoServer) {
 		t.Errorf("a stale socket: %v", err)
 	}
 	again, err := Listen(path)
@@ -118,15 +118,15 @@ func TestNoServer(t *testing.T) {
 func TestTornAnswer(t *testing.T) {
 	whole := []byte{frameStdout, 0, 0, 0, 2, 'h', 'i', frameExit, 0, 0, 0, 1, 3}
 	var out bytes.Buffer
-	if status, err := readFrames(bytes.NewReader(whole), &out, io.Discard); err != nil || status != 3 || out.String() != "hi" {
+	if status, err := readFrames(bytes.NewReader(whole), &out, io.Discard, nil); err != nil || status != 3 || out.String() != "hi" {
 		t.Fatalf("%d %q %v", status, out.String(), err)
 	}
 	for n := range whole {
-		if _, err := readFrames(bytes.NewReader(whole[:n]), io.Discard, io.Discard); !errors.Is(err, errTornAnswer) {
+		if _, err := readFrames(bytes.NewReader(whole[:n]), io.Discard, io.Discard, nil); !errors.Is(err, errTornAnswer) {
 			t.Errorf("%d bytes of an answer: %v", n, err)
 		}
 	}
-	if _, err := readFrames(bytes.NewReader([]byte{frameStdout, 0xff, 0xff, 0xff, 0xff}), io.Discard, io.Discard); err == nil || errors.Is(err, errTornAnswer) {
+	if _, err := readFrames(bytes.NewReader([]byte{frameStdout, 0xff, 0xff, 0xff, 0xff}), io.Discard, io.Discard, nil); err == nil || errors.Is(err, errTornAnswer) {
 		t.Errorf("a frame of 4 GB: %v", err)
 	}
 }

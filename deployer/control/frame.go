@@ -59,34 +59,54 @@ func (s stream) Write(p []byte) (int, error) {
 
 var errTornAnswer = errors.New("the server went away before the command had ended")
 
-// readFrames copies the frames of an answer to where they belong and returns
-// the exit status.
-func readFrames(r io.Reader, stdout, stderr io.Writer) (int, error) {
+// eachFrame calls do for each frame until it is done, or r at its end. The
+// payload is valid during the call.
+func eachFrame(r io.Reader, do func(kind byte, payload []byte) (done bool, err error)) error {
 	var head [5]byte
 	buf := make([]byte, maxFrame)
 	for {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return 0, fmt.Errorf("%w (%v)", errTornAnswer, err)
+			return err
 		}
 		n := binary.BigEndian.Uint32(head[1:])
 		if n > maxFrame {
-			return 0, fmt.Errorf("the server sent a frame of %d bytes, at most %d are allowed", n, maxFrame)
+			return fmt.Errorf("a frame of %d bytes came, at most %d are allowed", n, maxFrame)
 		}
 		p := buf[:n]
 		if _, err := io.ReadFull(r, p); err != nil {
-			return 0, fmt.Errorf("%w (%v)", errTornAnswer, err)
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
 		}
-		switch {
-		case head[0] == frameStdout:
-			if _, err := stdout.Write(p); err != nil {
-				return 0, err
-			}
-		case head[0] == frameStderr:
-			if _, err := stderr.Write(p); err != nil {
-				return 0, err
-			}
-		case head[0] == frameExit && n == 1:
-			return int(p[0]), nil
+		if done, err := do(head[0], p); done || err != nil {
+			return err
 		}
 	}
+}
+
+// readFrames copies the frames of an answer to where they belong and returns
+// the exit status. raw, where not nil, is told the mode that the terminal is to
+// be in.
+func readFrames(r io.Reader, stdout, stderr io.Writer, raw func(bool)) (status int, err error) {
+	err = eachFrame(r, func(kind byte, p []byte) (bool, error) {
+		switch {
+		case kind == frameStdout:
+			_, err := stdout.Write(p)
+			return false, err
+		case kind == frameStderr:
+			_, err := stderr.Write(p)
+			return false, err
+		case kind == frameRaw && len(p) == 1 && raw != nil:
+			raw(p[0] == 1)
+		case kind == frameExit && len(p) == 1:
+			status = int(p[0])
+			return true, nil
+		}
+		return false, nil
+	})
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, fmt.Errorf("%w (%v)", errTornAnswer, err)
+	}
+	return status, err
 }

@@ -13,6 +13,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"scotch/config"
 )
 
@@ -24,12 +26,15 @@ type Call struct {
 	// Files are the site files that the client was told to read (-c), absolute.
 	// They found the server and are nothing else to it.
 	Files []string `json:"files,omitempty"`
+	// Terminal is what the call was typed at, nil for none. Do fills it in.
+	Terminal *caller `json:"terminal,omitempty"`
 	// Version of the client's program; the two may differ after an upgrade.
 	Version string `json:"version,omitempty"`
 }
 
 // Handler runs a call and returns its exit status. ctx ends with the client.
-type Handler func(ctx context.Context, c Call, stdin io.Reader, stdout, stderr io.Writer) int
+// term is nil where the call was not typed at a terminal.
+type Handler func(ctx context.Context, c Call, stdin io.Reader, stdout, stderr io.Writer, term *Terminal) int
 
 const (
 	callPath = "/v1/call"
@@ -132,7 +137,19 @@ func handler(handle Handler) http.Handler {
 			return
 		}
 		go ping(ctx, out, cancel)
-		status := handle(ctx, c, input(ctx, cancel, c, body), stream{out, frameStdout}, stream{out, frameStderr})
+		var term *Terminal
+		sizes := make(chan unix.Winsize, 1)
+		if c.Terminal != nil {
+			sizes <- unix.Winsize{Row: c.Terminal.Rows, Col: c.Terminal.Columns}
+			term = &Terminal{Name: c.Terminal.Name, Sizes: sizes, Raw: func(on bool) {
+				mode := []byte{0}
+				if on {
+					mode[0] = 1
+				}
+				out.frame(frameRaw, mode)
+			}}
+		}
+		status := handle(ctx, c, input(ctx, cancel, c, body, sizes), stream{out, frameStdout}, stream{out, frameStderr}, term)
 		out.frame(frameExit, []byte{byte(status)})
 	})
 	return mux
@@ -157,7 +174,7 @@ func ping(ctx context.Context, out *framer, cancel func()) {
 
 // input is the command's standard input. The body is read in any case: that is
 // how net/http notices that the client is gone.
-func input(ctx context.Context, cancel func(), c Call, body io.Reader) io.Reader {
+func input(ctx context.Context, cancel func(), c Call, body io.Reader, sizes chan unix.Winsize) io.Reader {
 	r, w := io.Pipe()
 	go func() {
 		var to io.Writer = io.Discard
@@ -166,7 +183,14 @@ func input(ctx context.Context, cancel func(), c Call, body io.Reader) io.Reader
 		} else {
 			w.Close()
 		}
-		_, err := io.Copy(to, body)
+		var err error
+		if c.Stdin && c.Terminal != nil {
+			if err = readInput(body, to, sizes); errors.Is(err, io.EOF) {
+				err = nil
+			}
+		} else {
+			_, err = io.Copy(to, body)
+		}
 		w.CloseWithError(err)
 		if err != nil && !errors.Is(err, io.ErrClosedPipe) {
 			cancel()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scotch/deployer/process"
 )
 
 // family is all that came of one start.
@@ -108,17 +110,17 @@ func (f family) signal(sig unix.Signal) {
 
 // send signals exactly that process.
 func send(s stat, sig unix.Signal) {
-	p, err := openPidfd(s.pid)
+	p, err := process.OpenPIDFD(s.pid)
 	if err != nil {
 		return
 	}
-	defer p.close()
+	defer p.Close()
 	if now, err := readStat(s.pid); err != nil || now.start != s.start {
 		return
 	}
-	p.signal(sig)
+	p.Signal(sig)
 	if sig == unix.SIGTERM {
-		p.signal(unix.SIGCONT)
+		p.Signal(unix.SIGCONT)
 	}
 }
 
@@ -184,25 +186,25 @@ func endAll(find func() ([]stat, error), patience time.Duration, hurry <-chan st
 // waitFor returns when the process has ended, at the deadline, or when hurry is
 // closed. Whoever came besides is seen at the next look.
 func waitFor(s stat, deadline time.Time, hurry <-chan struct{}) {
-	p, err := openPidfd(s.pid)
+	p, err := process.OpenPIDFD(s.pid)
 	if err != nil {
 		return
 	}
-	defer p.close()
+	defer p.Close()
 	if now, err := readStat(s.pid); err != nil || now.start != s.start || now.gone() {
 		return
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := p.wait(deadline); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := p.Wait(deadline); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			time.Sleep(10 * time.Millisecond) // no reason known; never spin
 		}
 	}()
 	select {
 	case <-done:
 	case <-hurry:
-		p.f.SetReadDeadline(time.Now())
+		p.SetDeadline(time.Now())
 		<-done
 	}
 }

@@ -2,15 +2,10 @@ package direct
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // stat is what proc_pid_stat(5) says of a process.
@@ -122,63 +117,3 @@ func bootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b)), err
 }
-
-// ownUmask is -1 where it can't be known without changing it.
-func ownUmask() int {
-	b, err := os.ReadFile("/proc/thread-self/status")
-	if err != nil {
-		return -1
-	}
-	_, rest, ok := strings.Cut(string(b), "\nUmask:")
-	line, _, _ := strings.Cut(rest, "\n")
-	n, err := strconv.ParseInt(strings.TrimSpace(line), 8, 32)
-	if !ok || err != nil {
-		return -1
-	}
-	return int(n)
-}
-
-// pidfd is a hold on one process: it never means another that got its number.
-type pidfd struct {
-	f    *os.File
-	conn syscall.RawConn
-}
-
-func openPidfd(pid int) (*pidfd, error) {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if err != nil {
-		return nil, os.NewSyscallError("pidfd_open", err)
-	}
-	f := os.NewFile(uintptr(fd), "pidfd of "+strconv.Itoa(pid))
-	conn, err := f.SyscallConn()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &pidfd{f, conn}, nil
-}
-
-// wait returns nil when the process has ended; it does not reap it. It costs
-// no thread. A zero deadline means none.
-func (p *pidfd) wait(deadline time.Time) error {
-	if err := p.f.SetReadDeadline(deadline); err != nil {
-		return err
-	}
-	return p.conn.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || (err != nil && !errors.Is(err, unix.EINTR))
-	})
-}
-
-func (p *pidfd) signal(sig unix.Signal) error {
-	var err error
-	if cerr := p.conn.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); cerr != nil {
-		return cerr
-	}
-	if errors.Is(err, unix.ESRCH) {
-		return os.ErrProcessDone
-	}
-	return err
-}
-
-func (p *pidfd) close() { p.f.Close() }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scotch/deployer"
+	"scotch/deployer/process"
 )
 
 // running is a process that outlives the server.
@@ -22,7 +23,7 @@ type running struct {
 	name  string
 	grace time.Duration
 	child *child // nil where an earlier server started it
-	pidfd *pidfd
+	pidfd *process.PIDFD
 	path  string // of the record
 	note  string
 
@@ -65,7 +66,7 @@ func (r *Runner) Start(p deployer.Process) (deployer.Running, error) {
 		return nil, fmt.Errorf("record the process of %s: %w", p.Name, err)
 	}
 	return r.watch(&running{
-		rec: ch.record, name: program(p.Args), grace: p.Grace, child: ch, pidfd: ch.pidfd, path: p.Record, note: ch.note,
+		rec: ch.record, name: process.Name(p.Args), grace: p.Grace, child: ch, pidfd: ch.pidfd, path: p.Record, note: ch.note,
 	}), nil
 }
 
@@ -82,18 +83,18 @@ func (r *Runner) Adopt(p deployer.Process) (deployer.Running, error) {
 	if !rec.alive() {
 		return nil, gone
 	}
-	fd, err := openPidfd(rec.PID)
+	fd, err := process.OpenPIDFD(rec.PID)
 	if errors.Is(err, unix.ESRCH) {
 		return nil, gone
 	} else if err != nil {
 		return nil, fmt.Errorf("find %s again: %w", p.Name, err)
 	}
 	if !rec.alive() { // the number may have changed hands before the hold
-		fd.close()
+		fd.Close()
 		return nil, gone
 	}
 	return r.watch(&running{
-		rec: rec, name: program(rec.Args), grace: p.Grace, pidfd: fd, path: p.Record,
+		rec: rec, name: process.Name(rec.Args), grace: p.Grace, pidfd: fd, path: p.Record,
 		note: filepath.Join(r.site, "sessions", rec.Run+".json"),
 	}), nil
 }
@@ -108,7 +109,7 @@ func (r *Runner) watch(p *running) *running {
 	p.done, p.hurry = make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(p.done)
-		err := p.pidfd.wait(time.Time{})
+		err := p.pidfd.Wait(time.Time{})
 		// Before the leader is reaped: until then its number is nobody else's.
 		left := r.end(p.rec.family(), r.opts.Terminate, p.hurry)
 		if p.child != nil {
@@ -125,7 +126,7 @@ func (r *Runner) watch(p *running) *running {
 		p.err = err
 		p.rec.remove(p.path)
 		os.Remove(p.note)
-		p.pidfd.close()
+		p.pidfd.Close()
 	}()
 	return p
 }
@@ -162,7 +163,7 @@ func (p *running) Signal(sig int) error {
 		return os.ErrProcessDone
 	default:
 	}
-	err := p.pidfd.signal(unix.Signal(sig))
+	err := p.pidfd.Signal(unix.Signal(sig))
 	if errors.Is(err, os.ErrClosed) || errors.Is(err, fs.ErrClosed) {
 		return os.ErrProcessDone
 	}

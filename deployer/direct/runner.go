@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scotch/deployer"
+	"scotch/deployer/process"
 )
 
 // The variables of the mark.
@@ -78,25 +78,25 @@ func (r *Runner) token() string {
 // waits for them. A Read of c.Stdin may still be under way when Run returns.
 func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("start %s: %w", program(c.Args), context.Cause(ctx))
+		return fmt.Errorf("start %s: %w", process.Name(c.Args), context.Cause(ctx))
 	}
-	pipes, err := newPipes(c)
+	pipes, err := process.NewStdio(c)
 	if err != nil {
-		return fmt.Errorf("start %s: %w", program(c.Args), err)
+		return fmt.Errorf("start %s: %w", process.Name(c.Args), err)
 	}
 	ch, err := r.spawn(spawn{
 		args: c.Args, dir: c.Dir, env: c.Env, user: c.User, group: c.Group, umask: c.Umask,
-		files: pipes.child[:],
+		files: pipes.Files(), tty: c.TTY != nil,
 	})
-	pipes.started()
+	pipes.Started()
 	if err != nil {
-		pipes.close()
+		pipes.Close()
 		return err
 	}
-	pipes.copy()
+	pipes.Copy()
 
 	exited := make(chan error, 1)
-	go func() { exited <- ch.pidfd.wait(time.Time{}) }()
+	go func() { exited <- ch.pidfd.Wait(time.Time{}) }()
 
 	var deadline <-chan time.Time
 	if c.Timeout > 0 {
@@ -108,12 +108,12 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	select {
 	case <-exited:
 	case <-deadline:
-		ended = &deployer.TimeoutError{Name: program(c.Args), After: c.Timeout}
+		ended = &deployer.TimeoutError{Name: process.Name(c.Args), After: c.Timeout}
 	case <-ctx.Done():
-		ended = fmt.Errorf("%s was ended: %w", program(c.Args), context.Cause(ctx))
+		ended = fmt.Errorf("%s was ended: %w", process.Name(c.Args), context.Cause(ctx))
 	}
 	if ended != nil && !r.escalate(ch.family, exited) {
-		pipes.close()
+		pipes.Close()
 		go ch.process.Wait() // the kernel ends it some day; nobody can wait for that
 		return fmt.Errorf("%w\nprocess %d does not end, not even by SIGKILL: it waits for a device or a file server", ended, ch.family.leader)
 	}
@@ -122,16 +122,16 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	left := r.end(ch.family, r.opts.Terminate, nil)
 	state, err := ch.process.Wait()
 	ch.release()
-	pipes.finish()
+	pipes.Finish()
 	switch {
 	case ended != nil:
 		return ended
 	case err != nil:
-		return fmt.Errorf("wait for %s: %w", program(c.Args), err)
+		return fmt.Errorf("wait for %s: %w", process.Name(c.Args), err)
 	case left != nil:
-		return fmt.Errorf("end what %s left running: %w", program(c.Args), left)
+		return fmt.Errorf("end what %s left running: %w", process.Name(c.Args), left)
 	}
-	return exitError(program(c.Args), state)
+	return exitError(process.Name(c.Args), state)
 }
 
 // escalate ends a leader that still runs, and its family with it. It returns
@@ -155,14 +155,6 @@ func (r *Runner) escalate(f family, exited <-chan error) bool {
 		}
 	}
 	return false
-}
-
-// program is a command as a person knows it.
-func program(args []string) string {
-	if len(args) == 0 {
-		return "no command"
-	}
-	return args[0][strings.LastIndexByte(args[0], '/')+1:]
 }
 
 // exitError is nil for an exit with 0.

@@ -4,18 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"scotch/deployer"
+	"scotch/deployer/process"
 )
 
 // spawn is what every start needs, of Run and of Start.
@@ -27,12 +24,13 @@ type spawn struct {
 	umask       int
 	record      string // "" for Run
 	files       []*os.File
+	tty         bool // the first of files is the session's controlling terminal
 }
 
 // child is a process that this server started and has not reaped.
 type child struct {
 	process *os.Process
-	pidfd   *pidfd
+	pidfd   *process.PIDFD
 	family  family
 	record  record
 	note    string // file
@@ -40,13 +38,13 @@ type child struct {
 
 // release lets go of everything but the process.
 func (c *child) release() {
-	c.pidfd.close()
+	c.pidfd.Close()
 	os.Remove(c.note)
 }
 
 // spawn starts a process as leader of a session of its own.
 func (r *Runner) spawn(s spawn) (*child, error) {
-	name := program(s.args)
+	name := process.Name(s.args)
 	fail := func(err error) (*child, error) {
 		if s.user != "" {
 			return nil, fmt.Errorf("start %s as user %q: %w", name, s.user, err)
@@ -64,11 +62,11 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 			return fail(&os.PathError{Op: "chdir", Path: s.dir, Err: unix.ENOTDIR})
 		}
 	}
-	path, err := lookPath(s.args[0], s.dir, s.env)
+	path, err := process.LookPath(s.args[0], s.dir, s.env)
 	if err != nil {
 		return fail(err)
 	}
-	cred, err := credential(s.user, s.group)
+	cred, err := process.Credential(s.user, s.group)
 	if err != nil {
 		return fail(err)
 	}
@@ -77,7 +75,13 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 		Dir:   s.dir,
 		Env:   r.environ(s.env, token, s.record),
 		Files: s.files,
-		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: cred},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: s.tty, Credential: cred},
+	}
+	if s.tty && cred != nil {
+		// For programs that open it by its name, /dev/stderr for instance.
+		if err := errors.Join(s.files[0].Chown(int(cred.Uid), -1), s.files[0].Chmod(0o600)); err != nil {
+			return fail(err)
+		}
 	}
 	umask := s.umask
 	if umask == 0 {
@@ -93,17 +97,17 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 		p.Wait()
 		return fail(err)
 	}
-	if c.pidfd, err = openPidfd(p.Pid); err != nil {
+	if c.pidfd, err = process.OpenPIDFD(p.Pid); err != nil {
 		return abandon(err)
 	}
 	st, err := readStat(p.Pid)
 	if err != nil {
-		c.pidfd.close()
+		c.pidfd.Close()
 		return abandon(err)
 	}
 	boot, err := bootID()
 	if err != nil {
-		c.pidfd.close()
+		c.pidfd.Close()
 		return abandon(err)
 	}
 	c.family = family{leader: p.Pid, start: st.start, token: token}
@@ -133,7 +137,7 @@ func (r *Runner) environ(env []string, token, record string) []string {
 // thread that has left the shared file system attributes, unshare(2) with
 // CLONE_FS, has one to itself; it never comes back to the Go scheduler.
 func startWithUmask(path string, args []string, attr *os.ProcAttr, umask int) (*os.Process, error) {
-	if umask < 0 || umask == ownUmask() {
+	if umask < 0 || umask == process.Umask() {
 		return os.StartProcess(path, args, attr)
 	}
 	type result struct {
@@ -172,93 +176,4 @@ func startWithUmask(path string, args []string, attr *os.ProcAttr, umask int) (*
 func viaShell(path string, args []string, umask int) []string {
 	const script = `umask "$0"; unset PWD OLDPWD; exec "$@"`
 	return append([]string{"sh", "-c", script, fmt.Sprintf("%04o", umask), path}, args[1:]...)
-}
-
-// lookPath finds a program as execvp(3) would with env, but for empty and
-// relative entries of PATH, which are passed over.
-func lookPath(name, dir string, env []string) (string, error) {
-	if strings.Contains(name, "/") {
-		if !filepath.IsAbs(name) {
-			abs, err := filepath.Abs(filepath.Join(dir, name))
-			if err != nil {
-				return "", err
-			}
-			name = abs
-		}
-		return name, executable(name)
-	}
-	var path string
-	for _, kv := range env {
-		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
-			path = v
-		}
-	}
-	for _, d := range filepath.SplitList(path) {
-		if p := filepath.Join(d, name); filepath.IsAbs(d) && executable(p) == nil {
-			return p, nil
-		}
-	}
-	return "", fmt.Errorf("%w: %q is in no directory of PATH %q", deployer.ErrNoProgram, name, path)
-}
-
-func executable(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return err
-	case info.IsDir():
-		return &os.PathError{Op: "exec", Path: path, Err: unix.EISDIR}
-	case info.Mode()&0o111 == 0:
-		return &os.PathError{Op: "exec", Path: path, Err: unix.EACCES}
-	}
-	return nil
-}
-
-// credential is nil where nothing has to change.
-func credential(name, group string) (*syscall.Credential, error) {
-	if name == "" && group == "" {
-		return nil, nil
-	}
-	uid, gid := os.Getuid(), os.Getgid()
-	var groups []uint32
-	if name != "" {
-		u, err := user.Lookup(name)
-		if err != nil {
-			return nil, fmt.Errorf("%w\ncreate it with \"adduser --system --group --no-create-home %s\", or set [app] user", err, name)
-		}
-		primary := u.Gid
-		if uid, err = strconv.Atoi(u.Uid); err != nil {
-			return nil, fmt.Errorf("user %q has the number %q: %w", name, u.Uid, err)
-		}
-		if gid, err = strconv.Atoi(primary); err != nil {
-			return nil, fmt.Errorf("user %q has the group %q: %w", name, primary, err)
-		}
-		ids, err := u.GroupIds()
-		if err != nil {
-			return nil, fmt.Errorf("groups of user %q: %w", name, err)
-		}
-		for _, id := range ids {
-			// The primary group is in the list too, and must go where group
-			// replaces it: it may be one that connects to other apps' sockets.
-			if n, err := strconv.ParseUint(id, 10, 32); err == nil && id != primary {
-				groups = append(groups, uint32(n))
-			}
-		}
-	}
-	if group != "" {
-		g, err := user.LookupGroup(group)
-		if err != nil {
-			return nil, fmt.Errorf("%w\ncreate it with \"addgroup --system %s\", or set [app] group", err, group)
-		}
-		if gid, err = strconv.Atoi(g.Gid); err != nil {
-			return nil, fmt.Errorf("group %q has the number %q: %w", group, g.Gid, err)
-		}
-	}
-	if os.Geteuid() != 0 {
-		if uid == os.Getuid() && gid == os.Getgid() {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("only root can switch to user number %d, group number %d\nrun scotch as root, or unset [app] user and [app] group", uid, gid)
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: groups}, nil
 }

@@ -16,15 +16,25 @@ func (g *Git) Kind(_ context.Context, app, id string) (string, error) {
 	if !plumbing.IsHash(id) {
 		return "", fmt.Errorf("%q is no object name", id)
 	}
-	r, err := g.open(app)
-	if err != nil {
-		return "", err
+	var kind string
+	read := func() error {
+		r, err := g.open(app)
+		if err != nil {
+			return err
+		}
+		o, err := r.Storer.EncodedObject(plumbing.AnyObject, plumbing.NewHash(id))
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", id, err)
+		}
+		kind = o.Type().String()
+		return nil
 	}
-	o, err := r.Storer.EncodedObject(plumbing.AnyObject, plumbing.NewHash(id))
+	err := read()
 	if err != nil {
-		return "", fmt.Errorf("reading %s: %w", id, err)
+		// A gc may have moved it into another pack between two looks.
+		err = read()
 	}
-	return o.Type().String(), nil
+	return kind, err
 }
 
 // Histories are walked by stock git: it has commit graphs and bitmaps, and needs

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -38,6 +40,7 @@ func (g *Git) Prepare(ctx context.Context, app string, updates []deployer.RefUpd
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	t := &transaction{in: inW, out: bufio.NewReader(outR), cancel: cancel, done: make(chan struct{})}
+	t.unlock = func() error { return g.unlock(app, updates) }
 	c.Stdin, c.Stdout, c.Stderr = inR, outW, &t.stderr
 	go func() {
 		defer close(t.done)
@@ -90,6 +93,7 @@ type transaction struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error // of the git; read after done
+	unlock func() error
 }
 
 // say sends lines and waits for the answers.
@@ -125,7 +129,34 @@ func (t *transaction) end() error {
 	io.Copy(io.Discard, t.out)
 	<-t.done
 	t.cancel()
+	var exit *deployer.ExitError
+	if errors.As(t.err, &exit) && exit.Signal != "" {
+		return errors.Join(t.err, t.unlock())
+	}
 	return t.err
+}
+
+// unlock removes the locks of a transaction whose git was killed: each ref's
+// own and, where HEAD names one of them, HEAD's (git's refs/files-backend.c).
+// Nobody else moves these refs: the caller has the app's turn, and git leaves
+// the branch that deploys to the deployer.
+func (g *Git) unlock(app string, updates []deployer.RefUpdate) error {
+	root, err := os.OpenRoot(g.Path(app))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	errs := []error{}
+	names := []string{"HEAD"}
+	for _, u := range updates {
+		names = append(names, u.Ref)
+	}
+	for _, name := range names {
+		if err := root.Remove(name + ".lock"); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Commit moves the refs. They are on disk when it returns.

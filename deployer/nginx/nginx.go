@@ -62,6 +62,7 @@ type settings struct {
 	accessLog, failedLog               string
 	acme                               string
 	group                              string
+	named                              map[string]config.Origin // keys that a site file sets
 }
 
 // New reads and checks [nginx] of the site. All that is wrong is in the error,
@@ -69,7 +70,13 @@ type settings struct {
 func New(site *config.Site) (*NGINX, error) {
 	s, err := readSettings(func(key string) (string, error) { return site.Get("nginx", key) })
 	if err != nil {
-		return nil, err
+		return nil, located(site, err)
+	}
+	s.named = make(map[string]config.Origin)
+	for _, key := range site.Keys("nginx") {
+		if at := site.Origin("nginx", key); at.Layer == config.LayerSite {
+			s.named[key] = at
+		}
 	}
 	n := &NGINX{standalone: site.Mode == "standalone", settings: s, instances: site.Paths.Instances, logs: site.Paths.Logs}
 	if err := checkPath("[paths] instances", n.instances); err != nil {
@@ -94,6 +101,26 @@ func New(site *config.Site) (*NGINX, error) {
 		}
 	}
 	return n, nil
+}
+
+// located says of each error that begins with a key of [nginx] which line of a
+// site file it is about.
+func located(site *config.Site, err error) error {
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		several = problems{err}
+	}
+	var all problems
+	for _, one := range several.Unwrap() {
+		rest, ours := strings.CutPrefix(one.Error(), "[nginx] ")
+		key, _, _ := strings.Cut(rest, " ")
+		at := site.Origin("nginx", strings.TrimSuffix(key, ":"))
+		if ours && at.Layer == config.LayerSite {
+			one = fmt.Errorf("%s: %w", at, one)
+		}
+		all.add(one)
+	}
+	return all.err()
 }
 
 // caller names the user and group that this process runs as. nginx gives its

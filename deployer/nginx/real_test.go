@@ -177,7 +177,7 @@ func TestStatic(t *testing.T) {
 	src, data := filepath.Join(w.dir, "one", "000001", "src"), filepath.Join(w.dir, "one", "data")
 	for path, text := range map[string]string{
 		src + "/static/css/site.css": "body{}", src + "/static/app.mjs": "1", src + "/settings.py": "SECRET",
-		src + "/static/.env": "SECRET", data + "/uploads/a b.txt": "mine", w.dir + "/secret": "SECRET",
+		src + "/static/.env": "SECRET", src + "/static/deep/.git/config": "SECRET", data + "/uploads/a b.txt": "mine", w.dir + "/secret": "SECRET",
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -196,11 +196,40 @@ func TestStatic(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		"/a/static/../settings.py", "/a/static/%2e%2e/settings.py", "/a/static..%2fsettings.py", "/a/static../settings.py", "/a/static/nope", "/a/static/", "/a/up/", "/a/up/../../secret",
+		"/a/static/../settings.py", "/a/static/%2e%2e/settings.py", "/a/static..%2fsettings.py", "/a/static../settings.py", "/a/static/nope", "/a/static/", "/a/up/",
+		"/a/static/.env", "/a/static/%2eenv", "/a/static/deep/.git/config", "/a/static/deep/%2egit/config", "/a/static//.env", "/a/up/../../secret",
 	} {
 		if a := w.get("shop.example.org", path); a.status == 200 || strings.Contains(a.body, "SECRET") {
 			t.Errorf("%s gives %d %q", path, a.status, a.body)
 		}
+	}
+
+	// Kept for long is what can't change: names with a sum of their content.
+	for name, kept := range map[string]bool{
+		"site.0123456789ab.css": true, "jquery.min.0a1b2c3d4e5f.js": true, "main.8e1b2c3d.chunk.js": true, "app-8e1b2c3d.js.map": true,
+		"d41d8cd98f00b204e9800998ecf8427e.js": false, "style.css": false, "report-20240131.pdf": false, "report.202401311200.pdf": false,
+		"scan-20240131a.pdf": false, "my-document.pdf": false, "face-deadbeef.png": false, "v1.10000000.css": false, "x.0123456789ab": false,
+		"IMG-Holiday2.jpg": false, "site.0123456789AB.css": false,
+	} {
+		for dir, url := range map[string]string{src + "/static/": "/a/static/", data + "/uploads/": "/a/up/"} {
+			if err := os.WriteFile(dir+name, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			want := "no-cache"
+			if kept {
+				want = "public, max-age=31536000, immutable"
+			}
+			a := w.get("shop.example.org", url+name)
+			if got := a.header.Get("Cache-Control"); a.status != 200 || got != want || a.header.Get("ETag") == "" {
+				t.Errorf("%s%s gives %d with Cache-Control %q, want %q", url, name, a.status, got, want)
+			}
+			if a := w.get("shop.example.org", url+name, "If-None-Match", a.header.Get("ETag")); a.status != 304 {
+				t.Errorf("%s%s asked for again gives %d", url, name, a.status)
+			}
+		}
+	}
+	if got := w.get("shop.example.org", "/a/static/gone.0123456789ab.css").header.Get("Cache-Control"); got != "" {
+		t.Errorf("a file that is not there is kept: %q", got)
 	}
 
 	// The app makes a link in its data to a file of somebody else.

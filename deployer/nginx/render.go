@@ -56,7 +56,10 @@ type appData struct {
 	Static                           []staticData
 }
 
-type staticData struct{ URL, Dir string }
+type staticData struct {
+	URL, Dir string
+	Hidden   string // a regular expression: what begins with a dot below URL
+}
 
 type httpData struct {
 	BucketSize, MaxSize bool
@@ -92,8 +95,10 @@ func (n *NGINX) Render(r deployer.Route) ([]deployer.File, error) {
 		if s.Data {
 			dir = r.Data
 		}
+		url := d.ScriptName + s.URL
 		d.Static = append(d.Static, staticData{
-			URL: d.ScriptName + s.URL, Dir: filepath.Join(dir, filepath.FromSlash(s.Path)) + "/",
+			URL: url, Dir: filepath.Join(dir, filepath.FromSlash(s.Path)) + "/",
+			Hidden: "(?s)^" + regexp.QuoteMeta(url) + `(.*/)?\.`,
 		})
 	}
 	var files []deployer.File

@@ -48,6 +48,9 @@ func (p *problems) add(err error) {
 func (p problems) any() bool  { return len(p) > 0 }
 func (p problems) err() error { return errors.Join(p...) }
 
+func (p problems) Error() string   { return errors.Join(p...).Error() }
+func (p problems) Unwrap() []error { return p }
+
 func checkPath(what, p string) error {
 	if !pathName.MatchString(p) {
 		return fmt.Errorf("%s: nginx can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", what, p)

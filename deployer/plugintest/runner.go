@@ -36,6 +36,7 @@ func RunnerSuite(t *testing.T, open func(t *testing.T) deployer.Runner) {
 		{"flood", testFlood},
 		{"stdin", testStdin},
 		{"environment", testEnvironment},
+		{"arguments", testArguments},
 		{"umask", testUmask},
 		{"status", testStatus},
 		{"not found", testNotFound},
@@ -47,6 +48,7 @@ func RunnerSuite(t *testing.T, open func(t *testing.T) deployer.Runner) {
 		{"daemon of a command", testDaemon},
 		{"start and stop", testStart},
 		{"how it ended", testErr},
+		{"start again", testAgain},
 		{"stop ends the group", testStopGroup},
 		{"stop of a stubborn process", testStopStubborn},
 		{"adopt", testAdopt},
@@ -62,7 +64,7 @@ func sh(script string, args ...string) []string {
 }
 
 func command(script string, args ...string) deployer.Command {
-	return deployer.Command{Args: sh(script, args...), Env: []string{path}, Umask: -1}
+	return deployer.Command{Args: sh(script, args...), Env: []string{path}, Umask: -1, App: "blog-api"}
 }
 
 func testOutput(t *testing.T, open func(t *testing.T) deployer.Runner) {
@@ -138,7 +140,7 @@ func testEnvironment(t *testing.T, open func(t *testing.T) deployer.Runner) {
 	var out bytes.Buffer
 	c := deployer.Command{
 		Args: []string{"env"}, Dir: dir, Umask: -1, Stdout: &out,
-		Env: []string{path, "A=1", "EMPTY=", "LINES=one\ntwo", "D=$HOME %x"},
+		Env: []string{path, "A=1", "EMPTY=", "LINES=one\ntwo", "D=$HOME %x", "CRLF=one\r\ntwo\x1b", "RAW=\xff\xfe", "LONG=" + strings.Repeat("x", 100_000)},
 	}
 	run(t, open(t), c)
 	got := "\n" + out.String()
@@ -158,6 +160,18 @@ func testEnvironment(t *testing.T, open func(t *testing.T) deployer.Runner) {
 	run(t, open(t), c)
 	if strings.TrimSpace(out.String()) != dir {
 		t.Errorf("it ran in %q, not in %q", out.String(), dir)
+	}
+}
+
+// Nothing between the server and the program expands or splits an argument.
+func testArguments(t *testing.T, open func(t *testing.T) deployer.Runner) {
+	args := []string{"$HOME", "${PATH}", "%n %i %%", "a b", "", "'\"", "\\x20", "one\ntwo", "\xff", "@x", "-", ";"}
+	var out bytes.Buffer
+	c := command(`for a; do printf '%s\0' "$a"; done`, args...)
+	c.Stdout = &out
+	run(t, open(t), c)
+	if want := strings.Join(args, "\x00") + "\x00"; out.String() != want {
+		t.Errorf("the arguments are %q, want %q", out.String(), want)
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 
 // format is part of each key. It changes with whatever makes the same
 // declaration give another virtualenv.
-const format = "2"
+const format = "3"
 
 // How an app's dependencies are installed.
 type kind int
@@ -29,6 +29,7 @@ type kind int
 const (
 	none         kind = iota
 	lockedByUV        // uv.lock
+	exported          // poetry.lock, pdm.lock, Pipfile.lock
 	listed            // requirements.txt
 	project           // the source is a package that is installed itself
 	projectsList      // pyproject.toml only lists dependencies
@@ -39,14 +40,16 @@ type declaration struct {
 	kind    kind
 	from    string // the file, "" for none
 	files   []file
-	needs   []string // for projectsList: PEP 508 requirements
-	mutable string   // why the result can't be used again, "" where it can
+	needs   []string  // for projectsList: PEP 508 requirements
+	lock    *lockfile // for exported
+	root    bool      // for exported: the project itself is installed too
+	mutable string    // why the result can't be used again, "" where it can
 	notes   []string
 }
 
 // Dependencies implements deployer.Toolchain.
 func (t *Toolchain) Dependencies(ctx context.Context, app *config.App, src string, in deployer.Interpreter, extra []string) (deployer.Dependencies, error) {
-	d, err := declared(src)
+	d, err := declared(app, src, in)
 	if err != nil {
 		return deployer.Dependencies{}, err
 	}
@@ -63,13 +66,17 @@ func (t *Toolchain) Dependencies(ctx context.Context, app *config.App, src strin
 	}
 	deps.Installer = inst.name
 
-	h := keyHash{sha256.New()}
-	h.add("format", format, "kind", fmt.Sprint(d.kind), "platform", runtime.GOOS, runtime.GOARCH, "installer", inst.name)
-	info, err := os.Stat(in.Path)
+	p, err := t.python(ctx, app, in.Path)
 	if err != nil {
-		return deployer.Dependencies{}, fmt.Errorf("look at the interpreter: %w", err)
+		return deployer.Dependencies{}, err
 	}
-	h.add("interpreter", in.Path, in.Version, fmt.Sprint(info.ModTime().UnixNano()))
+	// Not the installer's version: what it installs is in the declaration, and a
+	// newer uv is no reason to install every app anew. Nor what else of an
+	// interpreter may change: Changed judges that.
+	tool, _, _ := strings.Cut(inst.name, " ")
+	h := keyHash{sha256.New()}
+	h.add("format", format, "kind", fmt.Sprint(d.kind), "platform", runtime.GOOS, runtime.GOARCH, p.libc, osRelease(), "installer", tool)
+	h.add("interpreter", in.Path, in.Version)
 	for _, f := range d.files {
 		h.add("file", f.name, string(f.content))
 	}
@@ -83,6 +90,25 @@ func (t *Toolchain) Dependencies(ctx context.Context, app *config.App, src strin
 	}
 	deps.Key = hex.EncodeToString(h.Sum(nil))[:40]
 	return deps, nil
+}
+
+// osRelease names the distribution and its version: extensions are linked to its
+// libraries (https://www.freedesktop.org/software/systemd/man/latest/os-release.html).
+func osRelease() string {
+	b, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return ""
+	}
+	var id, version string
+	for l := range strings.Lines(string(b)) {
+		switch k, v, _ := strings.Cut(strings.TrimSpace(l), "="); k {
+		case "ID":
+			id = strings.Trim(v, `"'`)
+		case "VERSION_ID":
+			version = strings.Trim(v, `"'`)
+		}
+	}
+	return id + " " + version
 }
 
 // keyHash takes strings so that no two lists of them look alike.
@@ -118,17 +144,8 @@ func installerEnv(app *config.App) []string {
 	return out
 }
 
-// unsupported are the files that say how dependencies are locked, and that
-// are not read yet; with the command that makes a requirements.txt of them.
-var unsupported = [...]struct{ name, export string }{
-	{"poetry.lock", "poetry export -o requirements.txt"},
-	{"pdm.lock", "pdm export --prod -o requirements.txt"},
-	{"Pipfile.lock", "pipenv requirements > requirements.txt"},
-	{"Pipfile", "pipenv requirements > requirements.txt"},
-}
-
-// declared reads what a source declares, the most exact first.
-func declared(src string) (*declaration, error) {
+// declared reads what a source declares for an interpreter, the most exact first.
+func declared(app *config.App, src string, in deployer.Interpreter) (*declaration, error) {
 	s, err := openSource(src)
 	if err != nil {
 		return nil, err
@@ -138,19 +155,19 @@ func declared(src string) (*declaration, error) {
 	if s.isFile("uv.lock") {
 		return d, d.readUVLock(s)
 	}
-	for _, u := range unsupported {
-		if !s.isFile(u.name) {
-			continue
+	for _, l := range []lockTool{poetry, pdm, pipenv} {
+		if s.isFile(l.name) {
+			if s.isFile("requirements.txt") {
+				d.notes = append(d.notes, fmt.Sprintf("%s counts, requirements.txt is not read", l.name))
+			}
+			return d, d.readLock(s, app, in, l)
 		}
-		if !s.isFile("requirements.txt") {
-			return nil, fmt.Errorf("%s is not supported yet: uv.lock, requirements.txt and pyproject.toml without a lock file are\nmake a requirements.txt of it and push that too: %s", u.name, u.export)
-		}
-		d.notes = append(d.notes, fmt.Sprintf("%s is not read; requirements.txt is", u.name))
-		break
 	}
 	switch {
 	case s.isFile("requirements.txt"):
 		return d, d.readRequirements(s)
+	case s.isFile("Pipfile"):
+		return nil, errors.New("there is a Pipfile without its lock: what it asks for is not exact\nmake the lock, and push it too: pipenv lock")
 	case s.isFile("pyproject.toml"), s.isFile("setup.py"):
 		return d, d.readProject(s)
 	}
@@ -216,13 +233,16 @@ func (d *declaration) readProject(s source) error {
 	}
 	first := d.files[0]
 	if first.name == "pyproject.toml" {
-		doc := parseTOML(first.content)
+		doc, err := parseTOML(first.name, first.content)
+		if err != nil {
+			return err
+		}
 		switch {
-		case doc.tables["build-system"] || doc.tables["tool.poetry"]:
+		case doc.has("build-system"), doc.has("tool", "poetry"):
 			d.kind, d.from = project, first.name
 		case s.isFile("setup.py"):
 			d.kind, d.from = project, "setup.py"
-		case doc.tables["project"]:
+		case doc.has("project"):
 			return d.readProjectsList(doc)
 		default:
 			d.files = nil
@@ -239,7 +259,7 @@ func (d *declaration) readProject(s source) error {
 // can be installed: what it needs is.
 func (d *declaration) readProjectsList(doc document) error {
 	d.kind, d.from = projectsList, "pyproject.toml"
-	d.needs = doc.texts("project.dependencies")
+	d.needs = doc.texts("project", "dependencies")
 	var loose []string
 	for _, n := range d.needs {
 		if strings.HasPrefix(n, "-") || strings.ContainsAny(n, "\n\x00") {

@@ -22,10 +22,14 @@ const withoutUV = "/usr/bin:/bin"
 
 var system = deployer.Interpreter{Path: "/usr/bin/python3", Version: "3.11.2"}
 
+func newRunner(t *testing.T) deployer.Runner {
+	return direct.New(t.TempDir(), direct.Options{Terminate: time.Second})
+}
+
 func toolchain(t *testing.T, path string) *python.Toolchain {
 	t.Helper()
 	cache := t.TempDir()
-	return python.New(direct.New(t.TempDir(), direct.Options{Terminate: time.Second}), python.Options{
+	return python.New(newRunner(t), python.Options{
 		Path: path, Home: os.Getenv("HOME"), Cache: func(*config.App) string { return cache },
 	})
 }
@@ -133,9 +137,11 @@ func TestDeclared(t *testing.T) {
 		{name: "absolute", files: []string{"requirements.txt", "--requirement=/etc/passwd\n"}, err: "outside of the source"},
 		{name: "missing", files: []string{"requirements.txt", "\n-rbase.txt\n"}, err: "requirements.txt, line 2 includes \"base.txt\""},
 		{name: "includes itself", files: []string{"requirements.txt", "-r requirements.txt\nsix==1\n"}, from: "requirements.txt", shareable: true},
-		{name: "poetry", files: []string{"poetry.lock", "", "pyproject.toml", "[tool.poetry]\n"}, err: "poetry.lock is not supported yet"},
-		{name: "pipenv", files: []string{"Pipfile", ""}, err: "Pipfile is not supported yet"},
-		{name: "poetry, exported", files: []string{"poetry.lock", "", "requirements.txt", "six==1"}, from: "requirements.txt", shareable: true, note: "poetry.lock is not read"},
+		{name: "empty poetry.lock", files: []string{"poetry.lock", "", "pyproject.toml", "[tool.poetry]\n"}, err: "poetry.lock: its lock-version is \"\""},
+		{name: "poetry.lock alone", files: []string{"poetry.lock", ""}, err: "remove poetry.lock"},
+		{name: "Pipfile without lock", files: []string{"Pipfile", ""}, err: "pipenv lock"},
+		{name: "Pipfile, exported", files: []string{"Pipfile", "", "requirements.txt", "six==1"}, from: "requirements.txt", shareable: true},
+		{name: "no TOML", files: []string{"pyproject.toml", "[project]\nname = \n"}, err: "pyproject.toml, line 2: "},
 		{name: "uv without uv", files: []string{"uv.lock", "", "pyproject.toml", ""}, err: "uv.lock is installed by uv"},
 		{name: "settings of tools", files: []string{"pyproject.toml", "[tool.ruff]\nline-length = 100\n"}, shareable: true},
 		{name: "project", files: []string{"pyproject.toml", "[build-system]\nrequires = []\n[project]\nname='x'\n"}, from: "pyproject.toml"},

@@ -10,16 +10,33 @@
 //
 // [app] interpreter, where a file names one: a path, a name on the server's
 // PATH, or a version ("3.12"). Else the version that .python-version,
-// runtime.txt or requires-python of pyproject.toml asks for, the first of them
-// that is there. Else, and wherever it satisfies them, /usr/bin/python3: the
+// runtime.txt, requires-python of pyproject.toml, Poetry's python or the Pipfile asks
+// for, the first of them that is there: the newest that satisfies it of the
+// distribution's, those on the PATH, pyenv's and uv's; where there is none uv may
+// download one, for all apps. Else, and wherever it satisfies them, /usr/bin/python3: the
 // distribution's uWSGI plugin is built for exactly that one, while the first
 // python3 on the PATH of a person is often pyenv's.
 //
 // # Which dependencies
 //
-// uv.lock (with uv), requirements.txt, or the project itself (pyproject.toml,
-// setup.py); without any of them the virtualenv stays empty. The installer is uv
-// where it is on the server's PATH, else pip.
+// uv.lock (with uv), poetry.lock, pdm.lock, Pipfile.lock, requirements.txt, or the
+// project itself (pyproject.toml, setup.py), the first that is there; without any of
+// them the virtualenv stays empty. The installer is uv where it is on the server's
+// PATH, else pip.
+//
+// The locks of poetry, pdm and pipenv are exported, as their own tools do it, and
+// nothing is resolved: the main (default) group without extras, each package with its
+// version, marker, hashes and index, or its repository's commit. Each index has its own
+// requirements file, given to the installer as its standard input, since it may hold
+// credentials; what has hashes is installed with --require-hashes. A lock that says of no
+// package what needs it (poetry before 2, pdm without inherit_metadata) is walked for the
+// interpreter; where it has several versions of a package it is refused. A poetry.lock
+// that is older than its pyproject.toml is refused, as by "poetry install"; of the
+// other two it is said, as "pdm sync" and "pipenv sync" go on.
+//
+// A virtualenv's key is of what is declared, with all included files, of the interpreter's
+// path and version, the platform (libc, distribution and its version, processor), and
+// the installer's name; not of the installer's version nor of credentials.
 //
 // What was installed is recorded so that it can be installed again, and nothing is
 // resolved: packages of an index by their version, others by their address with its

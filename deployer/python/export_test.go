@@ -3,6 +3,7 @@ package python
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -32,8 +33,42 @@ func Allows(spec, v string) (bool, error) {
 }
 
 // TOMLText and TOMLTexts read one value.
-func TOMLText(doc, key string) (string, bool) { return parseTOML([]byte(doc)).text(key) }
-func TOMLTexts(doc, key string) []string      { return parseTOML([]byte(doc)).texts(key) }
+func TOMLText(doc, key string) (string, bool) {
+	d, _ := parseTOML("x.toml", []byte(doc))
+	return d.text(strings.Split(key, ".")...)
+}
+
+func TOMLTexts(doc, key string) []string {
+	d, _ := parseTOML("x.toml", []byte(doc))
+	return d.texts(strings.Split(key, ".")...)
+}
+
+// Exported are the requirements files that the lock file of src becomes.
+func Exported(app *config.App, src, python string) (batches []string, notes []string, err error) {
+	d, err := declared(app, src, deployer.Interpreter{Path: systemPython, Version: python})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, b := range d.lock.batches(src) {
+		batches = append(batches, b.text(d.lock, login(app, nil)))
+	}
+	return batches, d.notes, nil
+}
+
+// MarkerAllows evaluates a marker for a version of Python.
+func MarkerAllows(python, marker string, extras ...string) (bool, error) {
+	return markersOf(deployer.Interpreter{Version: python}).allows(marker, extras...)
+}
+
+// PoetryAllows tells whether Poetry's words for versions allow one.
+func PoetryAllows(spec, v string) (bool, error) {
+	specs, err := parsePoetryVersions(spec)
+	if err != nil {
+		return false, err
+	}
+	w, err := parseVersion(v)
+	return anyAllows(specs, w), err
+}
 
 // Installed lists what is in the virtualenv dir.
 func Installed(app *config.App, src, dir string) ([]string, error) {
@@ -42,7 +77,7 @@ func Installed(app *config.App, src, dir string) ([]string, error) {
 
 // Again is the requirements file for one recorded package.
 func Again(app *config.App, src, pinned string) (string, error) {
-	d, err := declared(src)
+	d, err := declared(app, src, system)
 	if err != nil {
 		return "", err
 	}
@@ -62,3 +97,5 @@ func Origin(url, vcs, commit string) (string, error) {
 	}
 	return "x @ " + from, nil
 }
+
+var system = deployer.Interpreter{Path: systemPython, Version: "3.11.2"}

@@ -21,7 +21,7 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 		return nil, fmt.Errorf("make the virtualenv: %q is there already and not empty", r.Dir)
 	}
 	// Read again, not passed on: what is installed is what the source says.
-	d, err := declared(r.Source)
+	d, err := declared(r.App, r.Source, r.Interpreter)
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +40,14 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 			c := deployer.Command{
 				Args: s.args, Dir: r.Source, Env: env, User: r.App.User, Group: r.App.Group,
 				Stdout: out, Stderr: out, Timeout: r.Timeout,
+				App: r.App.Name, Limits: deployer.BuildLimits(r.App),
+			}
+			if s.indexed {
+				// uv would ask these first.
+				c.Env = slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+					k, _, _ := strings.Cut(kv, "=")
+					return slices.Contains(indexVariables[:], k)
+				})
 			}
 			if s.stdin != "" {
 				c.Stdin = strings.NewReader(s.stdin)
@@ -50,6 +58,9 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 				continue
 			}
 			hints := out.hints()
+			if out.index || !s.local && errors.As(err, new(*deployer.TimeoutError)) {
+				hints = append(hints, "asked was "+strings.Join(d.asked(env, r), ", "))
+			}
 			if s.recorded && errors.As(err, new(*deployer.ExitError)) {
 				hints = slices.Concat(lost(r, string(end.tail)), hints, []string{afresh(r)})
 			}
@@ -62,7 +73,7 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 	switch {
 	case len(r.Pinned) == 0:
 		list = append(list, c.declared(d)...)
-	case d.kind == lockedByUV:
+	case d.kind == lockedByUV, d.kind == exported:
 		// A lock file says what is to be installed better than the list does:
 		// with hashes, and the index of each package. The list adds the rest.
 		if err := run(append(list, c.declared(d)...)); err != nil {
@@ -86,6 +97,7 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 	if err := run(append(list, c.extra()...)); err != nil {
 		return nil, err
 	}
+	t.bound(ctx, r.App, env, inst)
 	return installed(r)
 }
 
@@ -104,6 +116,8 @@ type step struct {
 	stdin string
 	// recorded tells that it installs what an earlier installation had.
 	recorded bool
+	// local tells that it asks no index, indexed that it names all that it asks.
+	local, indexed bool
 }
 
 // commands are those that make a whole virtualenv.
@@ -119,9 +133,9 @@ func (c commands) python() string { return filepath.Join(c.r.Dir, "bin", "python
 func (c commands) venv() []step {
 	const what = "making the virtualenv"
 	if c.inst.uv != "" {
-		return []step{{name: "uv", what: what, args: []string{c.inst.uv, "venv", "--no-project", "--no-config", "--python", c.r.Interpreter.Path, c.r.Dir}}}
+		return []step{{name: "uv", what: what, local: true, args: []string{c.inst.uv, "venv", "--no-project", "--no-config", "--python", c.r.Interpreter.Path, c.r.Dir}}}
 	}
-	return []step{{name: "venv", what: what, args: []string{c.r.Interpreter.Path, "-I", "-m", "venv", c.r.Dir}}}
+	return []step{{name: "venv", what: what, local: true, args: []string{c.r.Interpreter.Path, "-I", "-m", "venv", c.r.Dir}}}
 }
 
 func (c commands) install(what string, args ...string) step {
@@ -137,6 +151,8 @@ func (c commands) declared(d *declaration) []step {
 	case lockedByUV:
 		// --no-editable: a virtualenv must not depend on where the source is.
 		return []step{{name: "uv", what: "installing uv.lock", args: []string{c.inst.uv, "sync", "--frozen", "--no-dev", "--no-editable", "--python", c.r.Interpreter.Path, "--compile-bytecode"}}}
+	case exported:
+		return c.exported(d)
 	case listed:
 		return []step{c.install("installing "+d.from, "-r", d.from)}
 	case project:
@@ -147,6 +163,40 @@ func (c commands) declared(d *declaration) []step {
 		}
 	}
 	return nil
+}
+
+// exported installs what poetry, pdm or pipenv locked: nothing is resolved.
+func (c commands) exported(d *declaration) []step {
+	var out []step
+	with := login(c.r.App, c.r.Env)
+	for _, b := range d.lock.batches(c.r.Source) {
+		args := []string{"--no-deps"}
+		if b.hashed {
+			args = append(args, "--require-hashes")
+			if c.inst.uv != "" {
+				// Of several indexes the first that knows a name is not always
+				// the one; the hashes say which is.
+				args = append(args, "--index-strategy", "unsafe-best-match")
+			}
+		}
+		s := c.fromStdin("installing "+d.from, b.text(d.lock, with), args...)
+		s.indexed = strings.HasPrefix(s.stdin, "--index-url ")
+		out = append(out, s)
+	}
+	if d.root {
+		out = append(out, c.install("installing the project", "--no-deps", "."))
+	}
+	return out
+}
+
+// fromStdin installs a requirements file that lies in no directory.
+func (c commands) fromStdin(what, file string, args ...string) step {
+	s := c.install(what, append(args, "-r", "-")...)
+	if c.inst.uv == "" {
+		s.args = slices.Concat([]string{c.python(), "-I", "-c", pipFromStdin, "install", "--no-warn-script-location"}, args)
+	}
+	s.stdin = file
+	return s
 }
 
 // recorded installs what an earlier installation had, and resolves nothing.
@@ -160,11 +210,8 @@ func (c commands) recorded(d *declaration, pinned []string) ([]step, error) {
 		if file == "" {
 			continue
 		}
-		s := c.install("installing the recorded packages", "--no-deps", "-r", "-")
-		if c.inst.uv == "" {
-			s.args = []string{c.python(), "-I", "-c", pipFromStdin, "install", "--no-warn-script-location", "--no-deps"}
-		}
-		s.stdin, s.recorded = file, true
+		s := c.fromStdin("installing the recorded packages", file, "--no-deps")
+		s.recorded = true
 		out = append(out, s)
 	}
 	return out, nil
@@ -254,6 +301,9 @@ func explain(err error, s step, hints []string) error {
 		err = &deployer.ExitError{Name: s.name, Status: exit.Status, Signal: exit.Signal}
 	case errors.As(err, &timeout):
 		err = &deployer.TimeoutError{Name: s.name, After: timeout.After}
+		if s.local {
+			break
+		}
 		hints = append(hints, "the index may be slow or down; a longer time is set by timeout in [deploy]")
 	}
 	err = fmt.Errorf("%w while %s", err, s.what)

@@ -1,6 +1,7 @@
 package python
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -73,15 +75,15 @@ func (t *Toolchain) ask(ctx context.Context, app *config.App, path string) (depl
 type want struct {
 	from  string // the file, "" where it asks for none
 	text  string
-	exact version // "3.12" or "3.12.1"; without numbers, spec counts
-	spec  specifier
+	exact version     // "3.12" or "3.12.1"; without numbers, specs count
+	specs []specifier // one of them must allow it; none allows all
 }
 
 func (w want) allows(v version) bool {
 	if len(w.exact.release) > 0 {
 		return v.within(w.exact)
 	}
-	return w.spec.allows(v)
+	return len(w.specs) == 0 || anyAllows(w.specs, v)
 }
 
 func (v version) String() string {
@@ -133,19 +135,50 @@ func wanted(src string) (want, error) {
 	}
 	b, err := s.read("pyproject.toml")
 	if errors.Is(err, fs.ErrNotExist) {
-		return want{}, nil
+		return wantedByTools(s, nil)
 	} else if err != nil {
 		return want{}, err
 	}
-	text, ok := parseTOML(b).text("project.requires-python")
+	// What is no TOML is refused by who installs it, if anybody does.
+	doc, _ := parseTOML("pyproject.toml", b)
+	text, ok := doc.text("project", "requires-python")
 	if !ok {
-		return want{}, nil
+		return wantedByTools(s, doc)
 	}
 	spec, err := parseSpecifier(text)
 	if err != nil {
 		return want{}, fmt.Errorf("requires-python in pyproject.toml: %w\nwrite it like \">=3.11\"", err)
 	}
-	return want{from: "requires-python", text: text, spec: spec}, nil
+	return want{from: "requires-python", text: text, specs: []specifier{spec}}, nil
+}
+
+// wantedByTools reads where Poetry and Pipenv have what others have in
+// requires-python.
+func wantedByTools(s source, doc document) (want, error) {
+	if text, ok := doc.text("tool", "poetry", "dependencies", "python"); ok {
+		specs, err := parsePoetryVersions(text)
+		if err != nil {
+			return want{}, fmt.Errorf("python in [tool.poetry.dependencies]: %w\nwrite it like \"^3.11\"", err)
+		}
+		return want{from: "python in [tool.poetry.dependencies]", text: text, specs: specs}, nil
+	}
+	b, err := s.read("Pipfile")
+	if err != nil {
+		return want{}, nil // also where it is none: who installs it says so
+	}
+	doc, _ = parseTOML("Pipfile", b)
+	for _, key := range []string{"python_full_version", "python_version"} {
+		text, ok := doc.text("requires", key)
+		if !ok || text == "" || text == "*" {
+			continue
+		}
+		v, err := parseVersion(text)
+		if err != nil {
+			return want{}, fmt.Errorf("%s in the Pipfile is %q, which is no version\nwrite it like \"3.11\"", key, text)
+		}
+		return want{from: "the Pipfile", text: v.String(), exact: v}, nil
+	}
+	return want{}, nil
 }
 
 // choose finds the best interpreter for what is wanted: the system's where it
@@ -191,8 +224,73 @@ func (t *Toolchain) choose(ctx context.Context, app *config.App, w want) (deploy
 	text := "there is no Python 3 on this server"
 	if w.from != "" {
 		text = fmt.Sprintf("there is no Python %s on this server, which %s asks for", w.text, w.from)
+		failed, err := t.download(ctx, app, w, uv)
+		if err != nil {
+			return deployer.Interpreter{}, err
+		}
+		if failed != "" {
+			text += "\nand uv could not download it: " + failed
+		} else if in, ok := newest(t.here(ctx, app), w); ok {
+			in.Why = why + ", downloaded by uv"
+			return in, nil
+		}
 	}
 	return deployer.Interpreter{}, t.missing(ctx, app, text)
+}
+
+// maxDownload bounds the download of an interpreter.
+const maxDownload = 5 * time.Minute
+
+// download lets uv get an interpreter (https://docs.astral.sh/uv/guides/install-python/):
+// builds of python-build-standalone, whose hashes are in uv itself. It runs as the
+// server, not as the app's user: all apps share what it gets, so none may write it.
+// Of the app it takes nothing but numbers. It returns why it did not work.
+func (t *Toolchain) download(ctx context.Context, app *config.App, w want, uv string) (failed string, err error) {
+	var asked string
+	switch {
+	case t.opts.Downloads == "" || uv == "" || slices.Contains(t.opts.DownloadEnv, "UV_PYTHON_DOWNLOADS=never"):
+		return "", nil
+	case len(w.exact.release) > 1 && !w.exact.pre:
+		asked = w.exact.String()
+	case len(w.exact.release) == 0 && len(w.specs) == 1:
+		for _, c := range w.specs[0] {
+			asked += "," + c.op + c.v.String()
+			if c.any {
+				asked += ".*"
+			}
+		}
+		asked = strings.TrimPrefix(asked, ",")
+	}
+	if asked == "" {
+		return "", nil
+	}
+	t.downloading.Lock()
+	defer t.downloading.Unlock()
+	if err := os.MkdirAll(t.opts.Downloads, 0o755); err != nil {
+		return "", fmt.Errorf("make room for interpreters: %w", err)
+	}
+	timeout := maxDownload
+	if app.StepTimeout > 0 {
+		timeout = min(timeout, app.StepTimeout)
+	}
+	env := []string{
+		"PATH=" + t.opts.Path, "HOME=" + t.opts.Home, "LANG=C.UTF-8", "NO_COLOR=1",
+		"UV_PYTHON_INSTALL_DIR=" + t.opts.Downloads, "UV_PYTHON_INSTALL_BIN=0", "UV_NO_PROGRESS=1", "UV_NO_CACHE=1",
+	}
+	if _, err := os.Stat(t.opts.CertFile); err == nil {
+		env = append(env, "SSL_CERT_FILE="+t.opts.CertFile)
+	}
+	var out bytes.Buffer
+	all := &limited{w: &out, left: 64 << 10}
+	err = t.run.Run(ctx, deployer.Command{Args: []string{uv, "python", "install", asked}, Dir: "/", Env: append(env, t.opts.DownloadEnv...), Stdout: all, Stderr: all, Timeout: timeout})
+	switch {
+	case err == nil:
+		return "", nil
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	}
+	said := strings.Split(strings.TrimSpace(out.String()), "\n")
+	return deployer.FirstLine(mask(strings.TrimPrefix(strings.TrimSpace(said[0]), "error: "))) + " (" + deployer.FirstLine(err.Error()) + ")", nil
 }
 
 func newest(here []deployer.Interpreter, w want) (deployer.Interpreter, bool) {
@@ -209,16 +307,33 @@ func newest(here []deployer.Interpreter, w want) (deployer.Interpreter, bool) {
 
 var pythonName = regexp.MustCompile(`^python3(\.\d+)?$`)
 
+// managed are the directories of pyenv's and uv's interpreters.
+func (t *Toolchain) managed() []string {
+	pyenvs := append(slices.Clone(t.opts.Pyenvs), "/opt/pyenv", "/usr/local/pyenv")
+	uvs := append(slices.Clone(t.opts.UVPythons), t.opts.Downloads, "/opt/uv/python")
+	if t.opts.Home != "" {
+		pyenvs = append(pyenvs, filepath.Join(t.opts.Home, ".pyenv"))
+		uvs = append(uvs, filepath.Join(t.opts.Home, ".local/share/uv/python"))
+	}
+	var out []string
+	add := func(roots []string, glob string) {
+		for _, root := range roots {
+			if filepath.IsAbs(root) {
+				found, _ := filepath.Glob(filepath.Join(root, glob))
+				out = append(out, found...)
+			}
+		}
+	}
+	add(pyenvs, "versions/3.*/bin")
+	add(uvs, "cpython-3.*/bin")
+	return out
+}
+
 // here lists the interpreters of this server that the app's user can run: the
 // distribution's, those on the PATH, pyenv's, uv's.
 func (t *Toolchain) here(ctx context.Context, app *config.App) []deployer.Interpreter {
 	dirs := append([]string{filepath.Dir(systemPython)}, filepath.SplitList(t.opts.Path)...)
-	if t.opts.Home != "" {
-		for _, glob := range []string{".pyenv/versions/3.*/bin", ".local/share/uv/python/cpython-3.*/bin"} {
-			found, _ := filepath.Glob(filepath.Join(t.opts.Home, glob))
-			dirs = append(dirs, found...)
-		}
-	}
+	dirs = append(dirs, t.managed()...)
 	var out []deployer.Interpreter
 	seen := map[string]bool{}
 	for _, dir := range dirs {

@@ -72,6 +72,7 @@ type filter struct {
 	in      deployer.Interpreter
 	buf     []byte
 	found   []string
+	index   bool // something of it is about an index
 }
 
 func newFilter(w io.Writer, secrets []string, in deployer.Interpreter) *filter {
@@ -116,6 +117,7 @@ func (f *filter) pass(b []byte) error {
 			h = strings.ReplaceAll(h, "PYTHON-VENV", debianName(f.in, "venv"))
 			if !slices.Contains(f.found, h) {
 				f.found = append(f.found, h)
+				f.index = f.index || c.index
 			}
 		}
 	}
@@ -125,28 +127,3 @@ func (f *filter) pass(b []byte) error {
 
 // hints are the mends for what the installer complained of, a line each.
 func (f *filter) hints() []string { return f.found[:min(3, len(f.found))] }
-
-// complaint is a line of an installer that has one known mend.
-type complaint struct {
-	pattern *regexp.Regexp
-	mend    string
-}
-
-// complaints are the ones that people meet first; the packages are Debian's.
-var complaints = []complaint{
-	{regexp.MustCompile(`Python\.h: No such file`), "the headers of Python are missing: apt install PYTHON-DEV"},
-	{regexp.MustCompile(`ensurepip is not available|No module named '?(venv|ensurepip)`), "Python's venv is missing: apt install PYTHON-VENV"},
-	{regexp.MustCompile(`pg_config executable not found|pg_config is required|libpq-fe\.h: No such file`), "the client library of PostgreSQL is missing: apt install libpq-dev, or require psycopg2-binary"},
-	{regexp.MustCompile(`mysql_config: not found|mysqlclient.*pkg-config|Can not find valid pkg-config name`), "the client library of MySQL is missing: apt install default-libmysqlclient-dev pkg-config"},
-	{regexp.MustCompile(`(command|unable to execute) '[^']*(gcc|cc|g\+\+|c\+\+)'[: ].*(No such file|failed: No such)|(gcc|cc): (command )?not found|Unknown compiler`), "a C compiler is missing: apt install build-essential PYTHON-DEV"},
-	{regexp.MustCompile(`ffi\.h: No such file`), "the headers of libffi are missing: apt install libffi-dev"},
-	{regexp.MustCompile(`openssl/\w+\.h: No such file`), "the headers of OpenSSL are missing: apt install libssl-dev"},
-	{regexp.MustCompile(`libxml/\w+\.h: No such file|libxml2 and libxslt development packages`), "the headers of libxml2 are missing: apt install libxml2-dev libxslt1-dev"},
-	{regexp.MustCompile(`(lber|ldap)\.h: No such file`), "the headers of OpenLDAP are missing: apt install libldap2-dev libsasl2-dev"},
-	{regexp.MustCompile(`library files could not be found for (jpeg|zlib)|jpeglib\.h: No such file|zlib\.h: No such file`), "the headers of image libraries are missing: apt install libjpeg-dev zlib1g-dev"},
-	{regexp.MustCompile(`can't find Rust compiler|cargo.*(not found|is not installed)|Rust toolchain`), "a Rust compiler is missing: apt install cargo"},
-	{regexp.MustCompile(`(?i)(git executable not found|cannot find command 'git'|git: not found)`), "git is missing: apt install git"},
-	{regexp.MustCompile(`(?i)no space left on device|os error 28`), "the disk is full: scotch df shows what takes the room, scotch prune frees what nothing needs"},
-	{regexp.MustCompile(`(?i)invalid peer certificate|UnknownIssuer|CERTIFICATE_VERIFY_FAILED`), "the index's certificate is signed by nobody this server knows: put the authority's certificate into /usr/local/share/ca-certificates and run update-ca-certificates"},
-	{regexp.MustCompile(`(?i)hash(es)? (mismatch|do not match)|DO NOT MATCH THE HASHES`), "what the index gave is not what the hashes say: never go on; look who changed the package"},
-}

@@ -163,6 +163,13 @@ func (d *declaration) addressed() []addressedRequirement {
 			out = append(out, q)
 		}
 	}
+	if d.lock != nil {
+		for _, p := range d.lock.packages {
+			if p.at.scheme != "" {
+				out = append(out, addressedRequirement{p.name, p.at})
+			}
+		}
+	}
 	d.requirementLines(func(_, option, value, text string) {
 		switch option {
 		case "":
@@ -173,7 +180,8 @@ func (d *declaration) addressed() []addressedRequirement {
 	})
 	for _, f := range d.files {
 		if f.name == "pyproject.toml" {
-			for _, n := range parseTOML(f.content).texts("project.dependencies") {
+			doc, _ := parseTOML(f.name, f.content) // declared has refused what is none
+			for _, n := range doc.texts("project", "dependencies") {
 				add(n)
 			}
 		}

@@ -172,6 +172,7 @@ var (
 	exactPattern  = regexp.MustCompile(`===?\s*[^\s,;*]+($|[\s,;])`)
 	vcsPattern    = regexp.MustCompile(`^(git|hg|svn|bzr)\+`)
 	addressed     = regexp.MustCompile(`^[A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?\s*@\s*(\S.*)$`)
+	extrasPattern = regexp.MustCompile(`^\s*[A-Za-z0-9][\w.-]*\s*\[([^\]]*)\]`)
 	archive       = regexp.MustCompile(`\.(whl|zip|tar\.gz|tar\.bz2|tar\.xz|tgz)$`)
 )
 

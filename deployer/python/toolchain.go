@@ -23,11 +23,25 @@ type Options struct {
 	// Home is where pyenv's and uv's interpreters are looked for, in .pyenv and
 	// .local/share/uv. Empty: nowhere.
 	Home string
+	// Pyenvs and UVPythons are more directories of those two: what $PYENV_ROOT
+	// and $UV_PYTHON_INSTALL_DIR say. /opt/pyenv, /usr/local/pyenv and /opt/uv/python
+	// are looked into anyway.
+	Pyenvs, UVPythons []string
+	// Downloads is a directory, which need not exist, that uv may download
+	// interpreters into, when an app asks for one that is not there. All apps' users
+	// must be able to read it, and only the server to write. Empty: never.
+	Downloads string
+	// DownloadEnv is what such a download gets besides: proxies, UV_PYTHON_DOWNLOADS
+	// (https://docs.astral.sh/uv/reference/environment/), a mirror.
+	DownloadEnv []string
 	// Cache returns an existing directory for the installers' caches that the
 	// app's user may write. It must not be shared by users that don't trust
 	// each other: who writes it decides what the others install. A nil Cache or
 	// an empty path: nothing is cached.
 	Cache func(app *config.App) string
+	// MaxCache is the size, in bytes, that an app's cache is cut back below after an
+	// installation. 0 means DefaultMaxCache.
+	MaxCache int64
 	// CertFile is the machine's trust store, that installers get where their
 	// environment does not name one. Empty: that of Debian, if it is there.
 	CertFile string
@@ -51,6 +65,8 @@ type Toolchain struct {
 	mu     sync.Mutex
 	probes map[probeKey]probe
 
+	downloading sync.Mutex // held while uv downloads an interpreter
+
 	looking sync.Mutex // held while an interpreter is looked at
 	looks   map[lookKey]look
 }
@@ -62,6 +78,9 @@ var (
 
 // New returns a toolchain that starts programs with run.
 func New(run deployer.Runner, opts Options) *Toolchain {
+	if opts.MaxCache == 0 {
+		opts.MaxCache = DefaultMaxCache
+	}
 	if opts.CertFile == "" {
 		opts.CertFile = debianCerts
 	}
@@ -80,6 +99,7 @@ type probe struct {
 	version    string // of Python or uv
 	executable string // sys.executable
 	pip        string // version that ensurepip brings, "" where there is none
+	libc       string // "glibc 2.36", which compiled extensions are built for
 }
 
 // probeScript must be understood by every Python 3.
@@ -90,7 +110,7 @@ try:
     pip = ensurepip.version()
 except Exception:
     pip = ""
-print(json.dumps([platform.python_implementation(), platform.python_version(), sys.executable, pip]))
+print(json.dumps([platform.python_implementation(), platform.python_version(), sys.executable, pip, " ".join(platform.libc_ver())]))
 `
 
 // python asks an interpreter. It runs as the app's user: the path may come
@@ -98,13 +118,13 @@ print(json.dumps([platform.python_implementation(), platform.python_version(), s
 func (t *Toolchain) python(ctx context.Context, app *config.App, path string) (probe, error) {
 	return t.probe(ctx, app, path, []string{path, "-I", "-c", probeScript}, func(out string) (probe, error) {
 		var said []string
-		if err := json.Unmarshal([]byte(out), &said); err != nil || len(said) != 4 {
+		if err := json.Unmarshal([]byte(out), &said); err != nil || len(said) != 5 {
 			return probe{}, fmt.Errorf("%q is no Python 3: it says %q", path, deployer.FirstLine(out))
 		}
 		if v, err := parseVersion(said[1]); err != nil || v.release[0] != 3 {
 			return probe{}, fmt.Errorf("%q is Python %s, and it takes Python 3", path, deployer.Neutral(said[1]))
 		}
-		return probe{version: said[1], executable: said[2], pip: said[3]}, nil
+		return probe{version: said[1], executable: said[2], pip: said[3], libc: said[4]}, nil
 	})
 }
 
@@ -125,7 +145,7 @@ func (t *Toolchain) probe(ctx context.Context, app *config.App, path string, arg
 		Args: args, Dir: "/", User: app.User, Group: app.Group,
 		Env:    []string{"PATH=" + t.opts.Path, "HOME=" + t.opts.Home, "LANG=C.UTF-8"},
 		Stdout: &limited{w: &out, left: 64 << 10}, Stderr: &limited{w: &errs, left: 64 << 10},
-		Timeout: probeTimeout,
+		Timeout: probeTimeout, App: app.Name, Limits: deployer.BuildLimits(app),
 	})
 	if err != nil {
 		if why := strings.TrimSpace(errs.String()); why != "" {

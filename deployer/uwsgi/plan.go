@@ -52,6 +52,7 @@ type instanceData struct {
 	Workers, Threads, Listen    int
 	Socket, Stats, Venv, Source string
 	Module, Ready               string
+	SourceLayout                bool // the module is below src
 	Timeout, Mercy, Harakiri    int
 	Options                     []option
 }
@@ -153,13 +154,33 @@ func (u *UWSGI) instanceData(i *deployer.Instance) (*instanceData, error) {
 	d := &instanceData{
 		App: a.Name, Instance: i.ID, Workers: a.Workers, Threads: a.Threads, Listen: u.backlog(),
 		Socket: u.Socket(i.Run), Stats: statsSocket(i.Run), Venv: i.Venv, Source: i.Source,
-		Module: e.String(), Ready: filepath.Join(i.Run, "ready"),
+		Module: e.String(), Ready: filepath.Join(i.Run, "ready"), SourceLayout: sourceLayout(i),
 		Timeout: timeout, Mercy: timeout + int(grace.Seconds()), Harakiri: timeout + int(grace.Seconds()),
 	}
 	if len(d.Socket) > socketMax {
 		errs = append(errs, fmt.Errorf("the path of a unix socket has at most %d bytes, and %q has %d\nset a shorter [paths] instances", socketMax, d.Socket, len(d.Socket)))
 	}
 	return d, errors.Join(errs...)
+}
+
+// sourceLayout tells whether the entry point's module has to be looked for in
+// the folder src: it lies there, not beside it, and is not installed. An
+// installed one is left alone, since it may have compiled parts.
+func sourceLayout(i *deployer.Instance) bool {
+	top, _, _ := strings.Cut(i.EntryPoint.Module, ".")
+	has := func(dir string) bool {
+		for _, name := range []string{top, top + ".py"} {
+			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+				return true
+			}
+		}
+		return false
+	}
+	if has(i.Source) || !has(filepath.Join(i.Source, "src")) {
+		return false
+	}
+	libraries, _ := filepath.Glob(filepath.Join(i.Venv, "lib", "python*", "site-packages"))
+	return !slices.ContainsFunc(libraries, has)
 }
 
 func checkPath(what, p string) error {
@@ -342,7 +363,7 @@ func (u *UWSGI) program(ctx context.Context, i *deployer.Instance) (args []strin
 	}
 	if !k.runs(i.Interpreter) {
 		why = k.whyNot(i.Interpreter)
-	} else if home, err := venvHome(i.Venv); err == nil && !distribution(home) {
+	} else if home, err := venvHome(i.Venv); err == nil && !distribution(home) && !distributions(filepath.Join(i.Venv, "bin", "python")) {
 		// The virtualenv was made by another Python than the one recorded.
 		why = fmt.Sprintf("the virtualenv stands on %s", home)
 	} else {

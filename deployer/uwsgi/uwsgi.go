@@ -1,6 +1,7 @@
 package uwsgi
 
 import (
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type UWSGI struct {
 var (
 	_ deployer.AppServer = (*UWSGI)(nil)
 	_ deployer.Requirer  = (*UWSGI)(nil)
+	_ deployer.SelfCheck = (*UWSGI)(nil)
 )
 
 // settings is [uwsgi], checked.
@@ -49,6 +51,10 @@ type settings struct {
 	program    string
 	plugin     string
 	listen     int
+	// named are the lines of site files that name the program and the plugin:
+	// what a person names has to be there. Where the default is not, uWSGI is
+	// installed into the virtualenvs.
+	named map[string]config.Origin
 }
 
 // New reads and checks [uwsgi] of the site. It asks run for nothing but which
@@ -58,7 +64,46 @@ func New(site *config.Site, run deployer.Runner) (*UWSGI, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.named = make(map[string]config.Origin)
+	for _, key := range []string{"program", "plugin"} {
+		if at := site.Origin("uwsgi", key); at.Layer == config.LayerSite {
+			s.named[key] = at
+		}
+	}
 	return &UWSGI{settings: s, umask: site.Umask, run: run, kinds: new(kinds)}, nil
+}
+
+// SelfCheck tells of a program or a plugin that a site file names and that is
+// not there.
+func (u *UWSGI) SelfCheck(ctx context.Context) error {
+	if len(u.named) == 0 {
+		return nil
+	}
+	k, err := u.kind(ctx)
+	if err != nil {
+		return err
+	}
+	wrong := func(key, problem, hint string) error {
+		at := u.named[key]
+		return &config.Error{File: at.File, Line: at.Line, Section: "uwsgi", Key: key, Problem: problem, Hint: hint}
+	}
+	_, program := u.named["program"]
+	_, plugin := u.named["plugin"]
+	switch {
+	case k.path == "" && program:
+		return wrong("program", fmt.Sprintf("there is no program %q", u.settings.program),
+			"install it (Debian, Ubuntu: apt-get install uwsgi-core), or remove the line: without the distribution's uWSGI the apps' virtualenvs get one")
+	case k.path == "":
+		return wrong("plugin", fmt.Sprintf("there is no %q to load it", u.settings.program),
+			"install it (Debian, Ubuntu: apt-get install uwsgi-core), or remove the line: without the distribution's uWSGI the apps' virtualenvs get one")
+	case k.python == "" && plugin:
+		return wrong("plugin", fmt.Sprintf("%s has no plugin %q for Python", k.path, u.plugin),
+			"install it (Debian, Ubuntu: apt-get install uwsgi-plugin-python3), or remove the line for python3")
+	case k.python == "" && program:
+		return wrong("program", fmt.Sprintf("%s is no uWSGI with the plugin %q", k.path, u.plugin),
+			"install the plugin (Debian, Ubuntu: apt-get install uwsgi-plugin-python3), or remove the line: the apps' virtualenvs get a uWSGI then")
+	}
+	return nil
 }
 
 func readSettings(get func(key string) (string, error)) (settings, error) {

@@ -40,6 +40,19 @@ type Identity struct {
 	Addr  string // where from, as net.Addr prints it
 }
 
+// Covers tells whether id may do all that was may.
+func (id Identity) Covers(was Identity) bool {
+	switch {
+	case id.Role.rank() < was.Role.rank():
+		return false
+	case id.Role == Admin, id.Apps == nil:
+		return true
+	case was.Role == Admin, was.Apps == nil:
+		return false
+	}
+	return !slices.ContainsFunc(was.Apps, func(app string) bool { return !slices.Contains(id.Apps, app) })
+}
+
 // Verb is something that can be done: a command of the command tree by its
 // name, or an act of git.
 type Verb string

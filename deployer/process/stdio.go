@@ -1,4 +1,4 @@
-package direct
+package process
 
 import (
 	"errors"
@@ -15,11 +15,14 @@ import (
 // from somebody who still holds the pipe, a daemon that shed the mark.
 const lateOutput = 2 * time.Second
 
-// pipes are the three standard files of a command. Files are handed to it as
+// Stdio are the three standard files of a command. Files are handed to it as
 // they are; other writers and readers get a pipe and a goroutine. The pipes are
 // ours and not those of os/exec, which would wait for their end before what
 // holds them is ended.
-type pipes struct {
+//
+// The order is: NewStdio, start the child with Files, Started, Copy, wait for
+// the child's end, Finish. When the start fails: Started, Close.
+type Stdio struct {
 	child   [3]*os.File
 	theirs  []*os.File // to be closed once the child has them
 	ours    []*os.File
@@ -29,14 +32,19 @@ type pipes struct {
 	wg      sync.WaitGroup
 }
 
-func newPipes(c deployer.Command) (_ *pipes, err error) {
-	p := &pipes{}
+// NewStdio opens what the command's Stdin, Stdout and Stderr need.
+func NewStdio(c deployer.Command) (_ *Stdio, err error) {
+	p := &Stdio{}
 	defer func() {
 		if err != nil {
-			p.started()
-			p.close()
+			p.Started()
+			p.Close()
 		}
 	}()
+	if c.TTY != nil {
+		p.child = [3]*os.File{c.TTY, c.TTY, c.TTY}
+		return p, nil
+	}
 	switch in := c.Stdin.(type) {
 	case nil:
 		if p.child[0], err = p.null(os.O_RDONLY); err != nil {
@@ -73,7 +81,7 @@ func same(a, b io.Writer) bool {
 	return a == b
 }
 
-func (p *pipes) null(flag int) (*os.File, error) {
+func (p *Stdio) null(flag int) (*os.File, error) {
 	f, err := os.OpenFile(os.DevNull, flag, 0)
 	if err == nil {
 		p.theirs = append(p.theirs, f)
@@ -81,7 +89,7 @@ func (p *pipes) null(flag int) (*os.File, error) {
 	return f, err
 }
 
-func (p *pipes) output(w io.Writer) (*os.File, error) {
+func (p *Stdio) output(w io.Writer) (*os.File, error) {
 	switch w := w.(type) {
 	case nil:
 		return p.null(os.O_WRONLY)
@@ -137,14 +145,18 @@ func readNow(r *os.File, buf []byte) (n int) {
 	return n
 }
 
-// started closes what the child has now, or never will.
-func (p *pipes) started() {
+// Files are the standard input, output and error of the child.
+func (p *Stdio) Files() []*os.File { return p.child[:] }
+
+// Started closes what the child has now, or never will.
+func (p *Stdio) Started() {
 	for _, f := range p.theirs {
 		f.Close()
 	}
 }
 
-func (p *pipes) copy() {
+// Copy begins to carry input and output.
+func (p *Stdio) Copy() {
 	for _, read := range p.readers {
 		p.wg.Go(read)
 	}
@@ -153,8 +165,9 @@ func (p *pipes) copy() {
 	}
 }
 
-// finish waits for the rest of the output.
-func (p *pipes) finish() {
+// Finish waits for the rest of the output, once the child and all that it
+// started have ended, and closes what is open.
+func (p *Stdio) Finish() {
 	if p.input != nil {
 		p.input.Close()
 	}
@@ -162,10 +175,11 @@ func (p *pipes) finish() {
 		f.SetReadDeadline(time.Now().Add(lateOutput))
 	}
 	p.wg.Wait()
-	p.close()
+	p.Close()
 }
 
-func (p *pipes) close() {
+// Close closes the ends that are ours.
+func (p *Stdio) Close() {
 	for _, f := range p.ours {
 		f.Close()
 	}

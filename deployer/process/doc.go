@@ -1,0 +1,3 @@
+// Package process holds what every runner needs of a process that it starts:
+// its standard files, its program, who it runs as. It starts none itself.
+package process

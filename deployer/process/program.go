@@ -1,0 +1,60 @@
+package process
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"scotch/deployer"
+)
+
+// Name is a command as a person knows it.
+func Name(args []string) string {
+	if len(args) == 0 {
+		return "no command"
+	}
+	return args[0][strings.LastIndexByte(args[0], '/')+1:]
+}
+
+// LookPath finds a program as execvp(3) would with env, but for empty and
+// relative entries of PATH, which are passed over.
+func LookPath(name, dir string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			abs, err := filepath.Abs(filepath.Join(dir, name))
+			if err != nil {
+				return "", err
+			}
+			name = abs
+		}
+		return name, executable(name)
+	}
+	var path string
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = v
+		}
+	}
+	for _, d := range filepath.SplitList(path) {
+		if p := filepath.Join(d, name); filepath.IsAbs(d) && executable(p) == nil {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %q is in no directory of PATH %q", deployer.ErrNoProgram, name, path)
+}
+
+func executable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return &os.PathError{Op: "exec", Path: path, Err: unix.EISDIR}
+	case info.Mode()&0o111 == 0:
+		return &os.PathError{Op: "exec", Path: path, Err: unix.EACCES}
+	}
+	return nil
+}

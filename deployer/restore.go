@@ -1,0 +1,158 @@
+package deployer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"scotch/config"
+)
+
+// Restore brings a destroyed app back: its file, repository, data, keys, instances
+// and logs. from is one of DestroyedApp.Stamp, "" for the app's last one. What was
+// live is then started, as by a restart, unless a person had stopped it. The app is
+// back as soon as its file is, which comes last: after a crash the same again goes on.
+func (d *Deployer) Restore(ctx context.Context, app, from, by string, out io.Writer) error {
+	if err := config.ValidName(app); err != nil {
+		return err
+	}
+	running, err := d.restore(ctx, app, from)
+	if err != nil {
+		return err
+	}
+	if !running {
+		return nil
+	}
+	if err := d.Restart(ctx, app, by, out); err != nil {
+		return fmt.Errorf("%s is back, and does not run: %w", app, err)
+	}
+	return nil
+}
+
+// restore moves the app's parts back, and tells whether one was live.
+func (d *Deployer) restore(ctx context.Context, app, from string) (live bool, err error) {
+	leave, err := d.turn(ctx, app, "bringing it back")
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	file, err := d.site.AppFile(app)
+	if err != nil {
+		return false, err
+	}
+	if isThere(file) {
+		return false, &RefusedError{Reason: fmt.Sprintf("app %q exists already", app), Hint: "its file is " + file}
+	}
+	x, err := d.findDestroyed(app, from)
+	if err != nil {
+		return false, err
+	}
+	l := d.layout(app)
+	moves, err := d.movesBack(app, x, file, l)
+	if err != nil {
+		return false, err
+	}
+	if err := d.mayComeBack(ctx, app, moves); err != nil {
+		return false, err
+	}
+	for _, m := range moves {
+		if m.to == l.dir {
+			// What a next start would finish.
+			if err := d.files.Remove("restore-app", filepath.Join(m.from, destructionName)); err != nil {
+				return false, err
+			}
+		}
+		if err := d.files.Rename("restore-app", m.from, m.to); err != nil {
+			return false, fmt.Errorf("bringing %q back: %w\nthe rest of it is untouched; mend that and try again", m.to, err)
+		}
+	}
+	rec, err := l.live()
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	// A stopped app answers with its page again once it is started.
+	return !isThere(l.stopped()) && (rec.Plan == nil || rec.Plan.runs()), nil
+}
+
+func (d *Deployer) findDestroyed(app, from string) (putAwayApp, error) {
+	var found []putAwayApp
+	var names []string
+	for _, x := range d.destroyed() {
+		if x.App == app {
+			found, names = append(found, x), append(names, x.Stamp)
+		}
+	}
+	i := len(found) - 1
+	if from != "" {
+		i = slices.Index(names, from)
+	}
+	switch {
+	case len(found) == 0:
+		return putAwayApp{}, &RefusedError{Reason: fmt.Sprintf("nothing is kept of an app %q that was destroyed", app), Hint: "df lists what is; what was destroyed with --purge is gone"}
+	case i < 0:
+		return putAwayApp{}, &RefusedError{Reason: fmt.Sprintf("nothing is kept as %q", from), Hint: "kept are " + strings.Join(names, ", ")}
+	}
+	return found[i], nil
+}
+
+// move is a part of a destroyed app on its way back.
+type move struct{ from, to string }
+
+// movesBack are the parts that are put away, the app's file last.
+func (d *Deployer) movesBack(app string, x putAwayApp, file string, l layout) ([]move, error) {
+	places := []string{d.Repositories.Path(app), filepath.Join(d.site.Paths.Logs, app), filepath.Join(d.site.Paths.Data, app)}
+	places = append(places, d.keyPlaces(app)...)
+	away := func(place string) string {
+		to := filepath.Join(filepath.Dir(place), destroyedName, x.Stamp)
+		if filepath.Ext(place) == ".cfg" {
+			to += ".cfg"
+		}
+		return to
+	}
+	// What the destroy itself noted: configuration may say otherwise today.
+	if data, err := os.ReadFile(filepath.Join(away(l.dir), destructionName)); err == nil {
+		var u destruction
+		if json.Unmarshal(data, &u) == nil && u.App == app {
+			places = append(places, u.Places...)
+		}
+	}
+	places = append(places, l.dir)
+	var moves []move
+	for _, place := range append(places, file) {
+		from := away(place)
+		if !isThere(from) || place == file || slices.Contains(moves, move{from, place}) {
+			continue
+		}
+		if isThere(place) {
+			return nil, &RefusedError{Reason: fmt.Sprintf("%q is in the way of what is to come back there", place), Hint: "move it elsewhere, then try again"}
+		}
+		moves = append(moves, move{from, place})
+	}
+	if !isThere(away(file)) {
+		return nil, &RefusedError{Reason: fmt.Sprintf("of %q no file of the app is kept", x.Stamp), Hint: "make the app anew, create " + app + ", and copy what you need"}
+	}
+	return append(moves, move{away(file), file}), nil
+}
+
+// mayComeBack tells of another app that has taken its place on the web meanwhile.
+// A file with mistakes in it is told of by whatever is done next.
+func (d *Deployer) mayComeBack(ctx context.Context, app string, moves []move) error {
+	data, err := os.ReadFile(moves[len(moves)-1].from)
+	if err != nil {
+		return err
+	}
+	a, err := d.site.App(app, config.AppOptions{File: data})
+	if err != nil {
+		return nil
+	}
+	return d.placeIsFree(ctx, a)
+}

@@ -1,0 +1,77 @@
+package system
+
+import (
+	"strings"
+	"testing"
+)
+
+// A server's life: pushes, a restart and a kill of scotch under load, an app at
+// its limit of memory, a reboot.
+func TestServe(t *testing.T) {
+	each(t, func(t *testing.T, m *machine) {
+		m.install()
+		m.push("blog", "one")
+		m.push("blog-api", "one")
+		m.eventually("blog answers", m.serves("blog", "one"))
+		status := m.sh(`systemctl status --no-pager -n0 'scotch-app-*'; systemd-cgls --no-pager -l /scotch.slice || true`)
+		t.Log("\n" + status)
+		for _, want := range []string{"scotch-app-blog-000", "scotch-app-blog.api-000", "scotch: blog, instance 000"} {
+			if !strings.Contains(status, want) {
+				t.Errorf("%q is not in it", want)
+			}
+		}
+		pids := func() string {
+			return m.sh(`systemctl show -p MainPID --value 'scotch-app-*' | sort | tr '\n' ' '`)
+		}
+		before := pids()
+
+		out := m.underLoad([]string{"blog", "blog-api"}, func() {
+			m.sh(`systemctl restart scotch`)
+			m.eventually("scotch is back", m.check(`scotch ps`))
+			m.sh(`systemctl kill --kill-whom=main -s KILL scotch`)
+			m.eventually("scotch is back after kill -9", m.check(`systemctl is-active --quiet scotch && scotch ps`))
+			m.sh(`systemctl daemon-reexec`)
+		})
+		if !strings.Contains(out, `"lost": 0,`) {
+			t.Errorf("requests were lost: %s", out)
+		}
+		if after := pids(); after != before {
+			t.Errorf("the apps' processes are %q, and were %q", after, before)
+		}
+		out = m.underLoad([]string{"blog", "blog-api"}, func() { m.push("blog", "two") })
+		if !strings.Contains(out, `"lost": 0,`) {
+			t.Errorf("requests were lost in a push: %s", out)
+		}
+		if err := m.serves("blog", "two")(); err != nil {
+			t.Error(err)
+		}
+		if left := m.sh(`systemctl list-units --all --plain --no-legend 'scotch-run-*' 'scotch-app-*' | grep -v 'active *running' || true`); left != "" {
+			t.Errorf("units are left: %s", left)
+		}
+
+		// One over its limit: its worker is killed and comes again; nobody else notices.
+		m.sh(`scotch config blog set limits:memory=200m limits:tasks=100 2>&1`)
+		out = m.underLoad([]string{"blog-api"}, func() {
+			if out, _ := m.get("blog", "/hog"); !strings.HasSuffix(out, "502") {
+				t.Errorf("what took too much memory was answered with %q", out)
+			}
+			m.eventually("blog answers again", m.serves("blog", "two"))
+		})
+		if !strings.Contains(out, `"lost": 0,`) {
+			t.Errorf("the neighbour noticed: %s", out)
+		}
+
+		m.reboot()
+		for _, app := range []string{"blog", "blog-api"} {
+			version := map[string]string{"blog": "two", "blog-api": "one"}[app]
+			m.eventually(app+" answers after the reboot", m.serves(app, version))
+		}
+		m.push("blog", "three")
+
+		// A command's environment is its own, and its exit status comes back.
+		if out, status := m.try("", "scotch", "run", "blog", "--", "sh", "-c", `cat /proc/self/cgroup; id -un; exit 7`); status != 7 ||
+			!strings.Contains(out, "scotch-run-blog-") || !strings.Contains(out, "scotch-blog\n") {
+			t.Errorf("run exited with %d: %s", status, out)
+		}
+	})
+}
