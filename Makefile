@@ -20,6 +20,10 @@ $(BIN)/scotch: FORCE
 	$(GO) build -o $@ ./cmd/scotch
 .PHONY: FORCE
 
+# Manual pages, from the command tree.
+man: build
+	$(BIN)/scotch man .build/man
+
 deps:
 	@examples/install-deps $(CURDIR)/.build
 

@@ -39,14 +39,14 @@ func (m *machine) install() {
 	m.sh(`
 		rm -f /etc/nginx/sites-enabled/default
 		mkdir -p /etc/scotch /root/.ssh
-		useradd --system --user-group --shell /usr/sbin/nologin scotch-git
+		useradd --system --user-group --shell /usr/sbin/nologin scotch
 		ssh-keygen -q -t ed25519 -N '' -C root -f /root/.ssh/id_ed25519
 		printf 'Host *\n StrictHostKeyChecking accept-new\n' >/root/.ssh/config
 		git config --global user.name root; git config --global user.email root@example.org
 		git config --global init.defaultBranch main
 		systemctl daemon-reload
 		systemctl enable --now nginx scotch 2>&1`)
-	m.eventually("scotch is up", m.check(`test -S /run/scotch/control.sock && scotch list`))
+	m.eventually("scotch is up", m.check(`test -S /run/scotch/control.sock || { systemctl is-failed --quiet scotch && exit 3; exit 1; }; scotch list`))
 	m.sh(`scotch keys add root --role admin /root/.ssh/id_ed25519.pub`)
 	m.sh(`cat /etc/nginx/nginx.conf | grep -q sites-enabled`)
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,9 +42,11 @@ type machine struct {
 	t       *testing.T
 	release string
 	root    string
+	name    string
+	groups  []string // control groups
 	nspawn  *exec.Cmd
 	ended   chan struct{} // closed when nspawn has
-	console bytes.Buffer
+	console bytes.Buffer  // to be read after that
 }
 
 // each runs a test on a machine of every release.
@@ -137,9 +138,8 @@ func boot(t *testing.T, release string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, release: release, root: filepath.Join(tmp, "rw", "root"), ended: make(chan struct{})}
+	m := &machine{t: t, release: release, root: filepath.Join(tmp, "rw", "root")}
 	rw := filepath.Join(tmp, "rw")
-	var groups []string
 	t.Cleanup(func() {
 		m.powerOff()
 		for _, dir := range []string{m.root, rw} {
@@ -148,7 +148,7 @@ func boot(t *testing.T, release string) *machine {
 			}
 		}
 		os.RemoveAll(tmp)
-		for _, g := range groups {
+		for _, g := range m.groups {
 			removeGroup(g)
 		}
 	})
@@ -166,38 +166,47 @@ func boot(t *testing.T, release string) *machine {
 	if err := unix.Mount("overlay", m.root, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", lower, rw, rw)); err != nil {
 		t.Fatal(err)
 	}
-	name := "scotch" + strings.TrimPrefix(filepath.Base(tmp), "scotch-system-")
+	m.name = "scotch" + strings.TrimPrefix(filepath.Base(tmp), "scotch-system-")
 	m.write("/sbin/start-init", startInit, 0o755)
-	m.write("/etc/hostname", name+"\n", 0o644)
-	m.write("/etc/hosts", "127.0.0.1 localhost "+name+"\n", 0o644)
+	m.write("/etc/hostname", m.name+"\n", 0o644)
+	m.write("/etc/hosts", "127.0.0.1 localhost "+m.name+"\n", 0o644)
 
-	for _, c := range []string{"memory", "pids", "cpu", "cpuacct"} {
+	// Groups of its own, all of them: two systemds would take each other's units
+	// of one name for theirs.
+	for _, c := range []string{"memory", "pids", "cpu", "cpuacct", "systemd", "unified", "."} {
 		dir := filepath.Join("/sys/fs/cgroup", c)
 		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
-			groups = append(groups, filepath.Join(dir, name))
+			m.groups = append(m.groups, filepath.Join(dir, m.name))
 		}
 	}
-	for _, g := range groups {
+	for _, g := range m.groups {
 		if err := os.Mkdir(g, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
+	m.launch()
+	return m
+}
+
+// launch boots what is in the root.
+func (m *machine) launch() {
+	m.t.Helper()
 	m.nspawn = exec.Command("sh", append([]string{"-c", `
 		machine=$1 root=$2; shift 2
 		for g; do echo $$ >"$g/cgroup.procs" || exit 1; done
 		exec systemd-nspawn --quiet -D "$root" --machine="$machine" --register=no --keep-unit --private-network --console=pipe /sbin/start-init`,
-		"sh", name, m.root}, groups...)...)
+		"sh", m.name, m.root}, m.groups...)...)
 	m.nspawn.Stdout, m.nspawn.Stderr = &m.console, &m.console
 	m.nspawn.WaitDelay = 5 * time.Second
 	begin := time.Now()
 	if err := m.nspawn.Start(); err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	var once sync.Once
-	go func() { m.nspawn.Wait(); once.Do(func() { close(m.ended) }) }()
-	m.awaitBoot(0)
-	t.Logf("%s booted in %s", release, time.Since(begin).Round(100*time.Millisecond))
-	return m
+	ended := make(chan struct{})
+	m.ended = ended
+	go func(nspawn *exec.Cmd) { defer close(ended); nspawn.Wait() }(m.nspawn)
+	m.awaitBoot()
+	m.t.Logf("%s booted in %s", m.release, time.Since(begin).Round(100*time.Millisecond))
 }
 
 // removeGroup removes a control group and those in it.
@@ -227,9 +236,8 @@ func (m *machine) init() int {
 	return 0
 }
 
-// awaitBoot waits for a first process that is not the given one, and for all
-// that it starts.
-func (m *machine) awaitBoot(not int) {
+// awaitBoot waits for the first process, and for all that it starts.
+func (m *machine) awaitBoot() {
 	m.t.Helper()
 	deadline := time.Now().Add(bootTime)
 	last := "nothing came up"
@@ -240,7 +248,7 @@ func (m *machine) awaitBoot(not int) {
 		case <-time.After(200 * time.Millisecond):
 		}
 		pid := m.init()
-		if pid == 0 || pid == not {
+		if pid == 0 {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
@@ -351,25 +359,23 @@ func (m *machine) outside(path string) string {
 	return path
 }
 
-// reboot returns when it has booted again.
+// reboot powers off in order and boots again: only what is on disk is still there.
 func (m *machine) reboot() {
 	m.t.Helper()
-	before := m.init()
-	// SIGRTMIN+5 has systemd reboot; systemd(1).
-	if err := syscall.Kill(before, syscall.Signal(34+5)); err != nil {
-		m.t.Fatal(err)
-	}
-	m.awaitBoot(before)
+	begin := time.Now()
+	m.powerOff()
+	m.t.Logf("powered off in %s", time.Since(begin).Round(100*time.Millisecond))
+	m.launch()
 }
 
 // powerOff ends the container, by force where it does not end by itself.
 func (m *machine) powerOff() {
-	if m.nspawn == nil || m.nspawn.Process == nil {
-		return
+	if m.ended == nil {
+		return // it was never started
 	}
 	pid := m.init()
 	if m.t.Failed() && pid != 0 {
-		out, _ := m.try("", "sh", "-c", "systemctl --failed --no-legend; journalctl -b --no-pager -n 60")
+		out, _ := m.try("", "sh", "-c", "systemctl --failed --no-legend; journalctl -b --no-pager -n 4000 | grep -v 'run-u[0-9]*.service' | tail -n 80")
 		m.t.Logf("its journal:\n%s", out)
 	}
 	if pid != 0 {

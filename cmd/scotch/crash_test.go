@@ -273,10 +273,7 @@ func (w *crashWorld) crash(c crashCase) {
 // nor, where c leaves that to them, in other cases.
 func (w *crashWorld) unseen(c crashCase) string {
 	// Killed after a rename, or after its sync, is the same but to a fail.
-	done := []string{"new"}
-	for _, name := range w.ended {
-		done = append(done, name)
-	}
+	done := append([]string{"new"}, w.ended...)
 	if !c.fails {
 		done = append(done, "switch/sync")
 	}

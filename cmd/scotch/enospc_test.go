@@ -206,7 +206,7 @@ func TestFullTmpfs(t *testing.T) {
 		if !w.pausedAt(p) {
 			t.Fatalf("the push was over before %s:\n%s", op, p.out)
 		}
-		fill(t, ballast)
+		fillDisk(t, ballast)
 		w.step("full at %s", op)
 		w.resume(p)
 		where := "full at " + op
@@ -239,8 +239,8 @@ func TestFullTmpfs(t *testing.T) {
 	}
 }
 
-// fill writes a file until there is no room left.
-func fill(t *testing.T, path string) {
+// fillDisk writes a file until there is no room left.
+func fillDisk(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {

@@ -24,7 +24,7 @@ that fails it is undone, and the exit status is 1. --no-restart only saves it.
 Secrets stay out of the shell's history and of process lists on the input:
 
   scotch env APP set < .env              NAME=VALUE lines
-  scotch env APP set SECRET_KEY < FILE   one value, without the line end at its end
+  scotch env APP set SECRET_KEY < FILE   one value, without its last line end
   scotch env APP set --file .env         the same from a file
 
 .env files are read literally: comments, export, '…' and "…" (also over several

@@ -99,7 +99,7 @@ func isKeyType(word string) bool {
 	kind, _, pasted := strings.Cut(word, " ")
 	known := slices.Contains([]string{
 		ssh.KeyAlgoED25519, ssh.KeyAlgoRSA, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
-		ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.InsecureKeyAlgoDSA,
+		ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, "ssh-dss",
 	}, kind)
 	return known || pasted && strings.Contains(word, " AAAA")
 }

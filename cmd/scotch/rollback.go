@@ -13,7 +13,7 @@ func (s *session) addRollback(root *cobra.Command) {
 	var hold string
 	cmd := &cobra.Command{
 		Use:   "rollback APP [vN]",
-		Short: "switch back to a kept release, the one before the live one without vN",
+		Short: "switch back to a kept release, by default the one before",
 		Long: `Switches an app back to a release that is kept: nothing is installed, and it must be
 healthy first. The branch follows, so that what the repository says is what serves.
 

@@ -151,6 +151,7 @@ Every command but serve and setup works here and over ssh, with the same words:
 			return usageError{unknownCommand(cmd, args[0])}
 		},
 	}
+	fitHelp(root)
 	root.SetVersionTemplate("scotch {{.Version}}\n") // as the command version
 	root.SetIn(s.stdin)
 	root.SetOut(s.stdout)

@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // start serves calls at a socket and returns its path.
@@ -87,6 +90,55 @@ func TestClientGone(t *testing.T) {
 		t.Error("no error")
 	}
 	<-ended
+}
+
+// What is typed, and the terminal's sizes, come to the command; it has the say
+// over the terminal's mode, and whatever happens that is back at the end.
+func TestTerminal(t *testing.T) {
+	path := start(t, func(_ context.Context, c Call, in io.Reader, out, _ io.Writer, term *Terminal) int {
+		first := <-term.Sizes
+		term.Raw(true)
+		line := make([]byte, 3)
+		if _, err := io.ReadFull(in, line); err != nil {
+			t.Error(err)
+		}
+		second := <-term.Sizes
+		rest, err := io.ReadAll(in)
+		if err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(out, "%s %d %d %q %d %q", term.Name, first.Row, first.Col, line, second.Row, rest)
+		return 5
+	})
+	sizes := make(chan unix.Winsize, 1)
+	sizes <- unix.Winsize{Row: 24, Col: 80}
+	in, typed := io.Pipe()
+	modes := make(chan bool, 8)
+	term := &Terminal{Name: "vt100", Sizes: sizes, Raw: func(on bool) {
+		modes <- on
+		if on {
+			go func() {
+				io.WriteString(typed, "ls\n")
+				sizes <- unix.Winsize{Row: 50, Col: 100}
+				for len(sizes) > 0 { // taken
+					time.Sleep(time.Millisecond)
+				}
+				io.WriteString(typed, "exit")
+				typed.Close()
+			}()
+		}
+	}}
+	var out bytes.Buffer
+	status, err := Do(t.Context(), path, Call{Stdin: true}, in, &out, io.Discard, term)
+	if err != nil || status != 5 {
+		t.Fatalf("status %d, %v", status, err)
+	}
+	if want := `vt100 24 80 "ls\n" 50 "exit"`; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	if !<-modes || <-modes {
+		t.Error("the terminal is not back in its mode")
+	}
 }
 
 func TestNoServer(t *testing.T) {

@@ -51,7 +51,11 @@ func (p *Plan) Print(w io.Writer) {
 // PrintNotes writes what a person should know besides.
 func (p *Plan) PrintNotes(w io.Writer) {
 	for _, n := range p.Notes {
-		fmt.Fprintf(w, "note: %s\n", strings.ReplaceAll(deployer.Neutral(n), "\n", "\n      "))
+		lines := strings.Split(n, "\n")
+		for i, l := range lines {
+			lines[i] = deployer.Neutral(l)
+		}
+		fmt.Fprintf(w, "note: %s\n", strings.Join(lines, "\n      "))
 	}
 }
 

@@ -317,7 +317,7 @@ func (m *Machine) planUV(p *Plan, o SetupOptions) {
 		}
 		for _, args := range [][]string{
 			{systemPython, "-m", "venv", "--clear", uvDir},
-			{uvDir + "/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "uv"},
+			{uvDir + "/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--retries", "1", "uv"},
 		} {
 			c := command(args...)
 			c.Env, c.Timeout = append(c.Env, o.InstallerEnv...), 10*time.Minute

@@ -70,6 +70,8 @@ func writable(site *config.Site) []string {
 		"/etc",
 		// nginx -t opens its pid file and its logs for writing.
 		"/run", "/var/log/nginx", "/var/lib/nginx",
+		// ssh, as the user that git runs as.
+		gitHome,
 		// Where people put what the machine serves (Filesystem Hierarchy Standard).
 		"/srv",
 		site.Paths.Configuration, site.Paths.AppsEnabled, site.Paths.Instances, site.Paths.Repositories,

@@ -35,6 +35,7 @@ func RunnerSuite(t *testing.T, open func(t *testing.T) deployer.Runner) {
 		{"output", testOutput},
 		{"flood", testFlood},
 		{"stdin", testStdin},
+		{"terminal", testTerminal},
 		{"environment", testEnvironment},
 		{"arguments", testArguments},
 		{"umask", testUmask},

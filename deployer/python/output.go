@@ -111,18 +111,30 @@ func (f *filter) pass(b []byte) error {
 	for _, secret := range f.secrets {
 		s = strings.ReplaceAll(s, secret, "****")
 	}
-	for _, c := range complaints {
-		if c.pattern.MatchString(s) {
-			h := strings.ReplaceAll(c.mend, "PYTHON-DEV", debianName(f.in, "dev"))
-			h = strings.ReplaceAll(h, "PYTHON-VENV", debianName(f.in, "venv"))
-			if !slices.Contains(f.found, h) {
-				f.found = append(f.found, h)
-				f.index = f.index || c.index
-			}
-		}
+	for line := range strings.Lines(s) {
+		f.complain(line)
 	}
 	_, err := io.WriteString(f.w, s)
 	return err
+}
+
+// maxComplaint is how much of a line's beginning is looked at: a compiler's words
+// are short, and dozens of patterns over a megabyte take seconds.
+const maxComplaint = 4 << 10
+
+func (f *filter) complain(line string) {
+	line = line[:min(len(line), maxComplaint)]
+	for _, c := range complaints {
+		if !c.pattern.MatchString(line) {
+			continue
+		}
+		h := strings.ReplaceAll(c.mend, "PYTHON-DEV", debianName(f.in, "dev"))
+		h = strings.ReplaceAll(h, "PYTHON-VENV", debianName(f.in, "venv"))
+		if !slices.Contains(f.found, h) {
+			f.found = append(f.found, h)
+			f.index = f.index || c.index
+		}
+	}
 }
 
 // hints are the mends for what the installer complained of, a line each.

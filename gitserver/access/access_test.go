@@ -48,3 +48,26 @@ func TestNoAppsIsNotAllApps(t *testing.T) {
 		t.Error("an empty list of apps was read as all apps")
 	}
 }
+
+func TestCovers(t *testing.T) {
+	some := func(r Role, apps ...string) Identity { return Identity{Role: r, Apps: apps} }
+	for _, tt := range []struct {
+		now, was Identity
+		want     bool
+	}{
+		{some(Push), some(Push), true},
+		{some(Push), some(Read, "blog"), true},
+		{some(Push, "blog"), some(Push), false},
+		{some(Push, "blog", "shop"), some(Push, "blog"), true},
+		{some(Push, "shop"), some(Push, "blog"), false},
+		{some(Read), some(Push), false},
+		{some(Admin), some(Push), true},
+		{some(Push), some(Admin), false},
+		{Identity{}, some(Read), false},
+		{Identity{Role: Push, Apps: []string{}}, some(Push, "blog"), false},
+	} {
+		if got := tt.now.Covers(tt.was); got != tt.want {
+			t.Errorf("%+v covers %+v: %v", tt.now, tt.was, got)
+		}
+	}
+}
