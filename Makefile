@@ -11,7 +11,7 @@ BIN   := .build/bin
 # Debian's own directories last: nginx lives in sbin, which users' PATHs lack.
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
-.PHONY: build deps deb demo test test-system test-short soak lint clean
+.PHONY: build man deps deb demo test test-system test-short soak lint clean
 
 build: $(BIN)/scotch
 

@@ -292,10 +292,7 @@ func (d *Deployer) RunLog(ctx context.Context, app string, n int, follow bool, o
 		r, err := readDetached(l.detached(n))
 		over := err != nil || !r.Ended.IsZero()
 		if fi, err := os.Stat(path); err == nil && fi.Size() < at { // rotated
-			if head, err := os.Stat(path + ".1"); err == nil {
-				at = max(0, at-head.Size())
-			}
-			if at > fi.Size() {
+			if at -= cutOff(path + ".1"); at < 0 || at > fi.Size() {
 				at = 0
 			}
 		}

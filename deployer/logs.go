@@ -88,9 +88,7 @@ func (d *Deployer) followLogs(ctx context.Context, dir string, at map[string]int
 			}
 			// A rotation took the head away, as much as lies in path.1 now.
 			if fi.Size() < at[path] {
-				if head, err := os.Stat(path + ".1"); err == nil {
-					at[path] -= head.Size()
-				}
+				at[path] -= cutOff(path + ".1")
 				if at[path] < 0 || at[path] > fi.Size() {
 					at[path] = 0
 				}
@@ -108,6 +106,28 @@ func (d *Deployer) followLogs(ctx context.Context, dir string, at map[string]int
 		}
 	}
 }
+
+// cutOff is how many bytes the rotation took off a log that made old: those in
+// it and, where it says so in its first line, those that were dropped.
+func cutOff(old string) int64 {
+	f, err := os.Open(old)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	var dropped int64
+	if _, err := fmt.Fscanf(io.NewSectionReader(f, 0, 128), droppedLine, &dropped); err != nil {
+		return fi.Size()
+	}
+	return fi.Size() - int64(len(fmt.Sprintf(droppedLine, dropped))) + dropped
+}
+
+// droppedLine stands at the head of a rotated log that is not whole.
+const droppedLine = "scotch: %d bytes before this line were dropped: the log grew faster than it is rotated\n"
 
 func copyFrom(w io.Writer, path string, at int64) (int64, error) {
 	f, err := os.Open(path)
@@ -274,7 +294,7 @@ func rotate(path string, keep int, most int64) error {
 	defer old.Close()
 	from := max(0, head-most)
 	if from > 0 {
-		fmt.Fprintf(old, "scotch: %d bytes before this line were dropped: the log grew faster than it is rotated\n", from)
+		fmt.Fprintf(old, droppedLine, from)
 	}
 	if _, err := io.Copy(old, io.NewSectionReader(f, from, head-from)); err != nil {
 		return err

@@ -94,4 +94,12 @@ func TestRotateDropsAFlood(t *testing.T) {
 	if err != nil || len(kept) > 1<<20+200 || !bytes.HasPrefix(kept, []byte("scotch: ")) {
 		t.Errorf("kept %d bytes, %.60q, %v", len(kept), kept, err)
 	}
+	// Who follows the log knows how far it went back.
+	left, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cut := cutOff(path + ".1"); cut+left.Size() != 6<<20 {
+		t.Errorf("%d bytes were cut off, %d are left, of %d", cut, left.Size(), 6<<20)
+	}
 }

@@ -118,6 +118,7 @@ func property[T any](ctx context.Context, b *bus, unit, kind, name string) (T, e
 // state is what systemd says of a unit.
 type state struct {
 	active, sub string
+	queued      bool // it waits for its turn
 }
 
 // settled tells that nothing changes by itself any more: the main process has
@@ -126,7 +127,7 @@ func (s state) settled() bool {
 	return s.gone() || s.active == "failed" || s.exited()
 }
 
-func (s state) gone() bool   { return s.active == "inactive" }
+func (s state) gone() bool   { return s.active == "inactive" && !s.queued }
 func (s state) exited() bool { return s.active == "active" && s.sub == "exited" }
 
 // runs tells that there is a process, also one that is just starting or ending.
@@ -136,8 +137,15 @@ func (b *bus) state(ctx context.Context, unit string) (s state, err error) {
 	if s.active, err = property[string](ctx, b, unit, "Unit", "ActiveState"); err != nil {
 		return s, err
 	}
-	s.sub, err = property[string](ctx, b, unit, "Unit", "SubState")
-	return s, err
+	if s.sub, err = property[string](ctx, b, unit, "Unit", "SubState"); err != nil || s.active != "inactive" {
+		return s, err
+	}
+	job, err := property[[]any](ctx, b, unit, "Unit", "Job") // its number and its path
+	if err != nil || len(job) != 2 || job[0] == uint32(0) {
+		return s, err
+	}
+	s.queued = true
+	return s, nil
 }
 
 // await polls a unit until done says so. systemd tells of changes by signals,

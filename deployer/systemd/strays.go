@@ -52,7 +52,7 @@ func (r *Runner) strays(ctx context.Context, keep []string) (int, error) {
 			continue
 		}
 		left = append(left, u.Name)
-		if (state{u.ActiveState, u.SubState}).runs() {
+		if (state{u.ActiveState, u.SubState, u.JobId != 0}).runs() {
 			n++
 		}
 	}

@@ -342,6 +342,12 @@ func TestTasksLimit(t *testing.T) {
 
 // An upgrade of libc has systemd execute itself again, in the middle of everything.
 func TestReexec(t *testing.T) {
+	for range 4 {
+		t.Run("", testReexec)
+	}
+}
+
+func testReexec(t *testing.T) {
 	r := open(t, t.TempDir())
 	p := process(t.TempDir(), "blog/1")
 	got := start(t, r, p)

@@ -69,28 +69,41 @@ func (r *Runner) start(ctx context.Context, u unit, stdio []*os.File) (*started,
 	if _, err := process.Credential(u.user, u.group); err != nil {
 		return fail(err)
 	}
-	p, err := newPipes()
-	if err != nil {
-		return fail(err)
-	}
 	// What was begun with systemd is finished, or taken back.
 	cancellable, ctx := ctx, context.WithoutCancel(ctx)
-	defer p.close()
-
 	r.mu.Lock()
 	r.mine[u.name] = true
 	r.mu.Unlock()
-	abandon := func(err error) (*started, error) {
+	what := handover{path, u.args, u.env}
+	if err = r.launch(cancellable, ctx, u, what, stdio); err == errVanished {
+		// systemd executed itself again just then. The program was not started.
+		err = r.launch(cancellable, ctx, u, what, stdio)
+	}
+	var s *started
+	if err == nil {
+		s, err = r.find(ctx, u.name)
+	}
+	if err != nil {
 		r.abandon(u.name)
 		return fail(err)
 	}
+	return s, nil
+}
+
+// launch makes the unit and hands over what it is to run.
+func (r *Runner) launch(cancellable, ctx context.Context, u unit, what handover, stdio []*os.File) error {
+	p, err := newPipes()
+	if err != nil {
+		return err
+	}
+	defer p.close()
 	if err := r.create(ctx, u, p.childConn); err != nil {
-		return abandon(err)
+		return err
 	}
 	p.childConn.Close()
 	sent := make(chan error, 1)
 	go func() {
-		err := send(p.conn, handover{path, u.args, u.env}, stdio, p.childStatus)
+		err := send(p.conn, what, stdio, p.childStatus)
 		if err == nil {
 			p.childStatus.Close()
 		}
@@ -99,13 +112,9 @@ func (r *Runner) start(ctx context.Context, u unit, stdio []*os.File) (*started,
 	if err := r.awaitExec(cancellable, ctx, u, p.status); err != nil {
 		p.conn.SetWriteDeadline(time.Now())
 		<-sent
-		return abandon(err)
+		return err
 	}
-	s, err := r.find(ctx, u.name)
-	if err != nil {
-		return abandon(err)
-	}
-	return s, nil
+	return nil
 }
 
 // abandon takes back a start that failed.
@@ -216,7 +225,10 @@ func (r *Runner) properties(u unit, conn *os.File) []dbus.Property {
 	return props
 }
 
-var errNotThere = errors.New("nothing came back from it")
+var (
+	errNotThere = errors.New("nothing came back from it")
+	errVanished = errors.New("its unit was gone before anything was started")
+)
 
 // awaitExec returns when the program of a unit was started, or failed to, or the
 // first context is done.
@@ -300,6 +312,9 @@ func (r *Runner) whyNot(ctx context.Context, u unit) error {
 	e, err := r.ended(ctx, u.name)
 	if err != nil {
 		return err
+	}
+	if e.status == 0 || e.status == 127 { // it never ran, or found nobody to tell it what
+		return errVanished
 	}
 	why := notStarted(e.status)
 	if e.status == 203 {
