@@ -176,9 +176,9 @@ func TestRefused(t *testing.T) {
 func TestPushOptions(t *testing.T) {
 	s := newServer(t)
 	s.commit("one")
-	s.push(0, []string{"`-o wait` can't be had yet"}, "-o", "clean", "-o", "wait", "main")
-	if !s.deployer.requests[0].Clean {
-		t.Error("clean did not arrive")
+	s.push(0, nil, "-o", "clean", "-o", "wait", "main")
+	if r := s.deployer.requests[0]; !r.Clean || !r.Wait {
+		t.Errorf("clean and wait did not arrive: %+v", r)
 	}
 }
 
