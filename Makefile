@@ -47,6 +47,8 @@ SOAK ?= 1
 soak: deps
 	SCOTCH_STEPS=$$((250 * $(SOAK))) SCOTCH_SWITCHES=$$((40 * $(SOAK))) SCOTCH_ROUNDS=$$((20 * $(SOAK))) $(GO) test -race -count=1 -v -timeout $$((30 * $(SOAK)))m \
 		-run '^(TestModel|TestSwitchesUnderLoad|TestTwentyPushesAtOnce|TestPushesToOneAppAtOnce|TestServeRestartedMidRequest)$$' ./cmd/scotch
+	SCOTCH_SOAK=1 $(GO) test -count=1 -v -timeout $$((60 * $(SOAK)))m -run '^(TestCrash|TestKilled|TestFull)' ./cmd/scotch
+	SCOTCH_EDITS=$$((20 * $(SOAK))) $(GO) test -count=1 -v -timeout $$((30 * $(SOAK)))m -run '^(TestAnyEditGivesWhatAFreshInstallGives|TestInstallLocks)$$' ./deployer/python
 
 # Without libc it runs on any release. VERSION= and MAINTAINER= go into the package.
 deb:
