@@ -33,7 +33,8 @@ func (t *Toolchain) bound(ctx context.Context, app *config.App, env []string, in
 	if uv := filepath.Join(dir, "uv"); inst.uv != "" && sizeOf(uv, nil) > t.opts.MaxCache {
 		// It runs as who wrote the cache, and waits for others that use it.
 		for _, how := range []string{"prune", "clean"} {
-			t.run.Run(ctx, deployer.Command{Args: []string{inst.uv, "cache", how}, Dir: "/", Env: env, User: app.User, Group: app.Group, Timeout: pruneTimeout})
+			t.run.Run(ctx, deployer.Command{Args: []string{inst.uv, "cache", how}, Dir: "/", Env: env, User: app.User, Group: app.Group, Timeout: pruneTimeout,
+				App: app.Name, Limits: deployer.BuildLimits(app)})
 			if sizeOf(uv, nil) <= t.opts.MaxCache {
 				break
 			}
