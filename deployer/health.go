@@ -47,9 +47,9 @@ func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, 
 			next := ""
 			switch op.showLog(plan, "the app's output") {
 			case hasTraceback:
-				next = "the traceback above names the line; mend it and " + again(a)
+				next = "the traceback above names the line; mend it and " + op.again(a)
 			case hasLines:
-				next = "its output above says why; mend it and " + again(a)
+				next = "its output above says why; mend it and " + op.again(a)
 			default:
 				next = fmt.Sprintf("all that it wrote is in %s", plan.Process.Log)
 			}

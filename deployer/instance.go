@@ -62,8 +62,9 @@ type Record struct {
 	// "rebuild" or "change".
 	Why     string        `json:"why"`
 	Started time.Time     `json:"started"`
-	Live    time.Time     `json:"live"`
-	Took    time.Duration `json:"took"` // nanoseconds
+	Live    time.Time     `json:"live"`           // since when this instance serves
+	First   time.Time     `json:"first,omitzero"` // when the release went live for the first time
+	Took    time.Duration `json:"took"`           // nanoseconds
 
 	Source string `json:"source"` // the tree's own directory
 	Root   string `json:"root,omitempty"`

@@ -63,7 +63,7 @@ func (d *Deployer) turn(ctx context.Context, app, title string) (leave func(), e
 		d.work.Done()
 		return nil, err
 	}
-	if old := d.endVigil(app); old != nil {
+	if old := d.endVigil(app, title); old != nil {
 		d.retire(app, old)
 	}
 	return func() { out(); d.work.Done() }, nil

@@ -135,7 +135,7 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if op.warm = d.endVigil(t.app); op.warm != nil && !t.warm {
+	if op.warm = d.endVigil(t.app, t.title+" by "+t.by); op.warm != nil && !t.warm {
 		d.retire(t.app, op.warm)
 		op.warm = nil
 	}

@@ -180,6 +180,9 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 		return errors.Join(err, pub.undo(ctx))
 	}
 	rec.Live = time.Now()
+	if rec.First.IsZero() {
+		rec.First = rec.Live
+	}
 	if rec.Took == 0 {
 		rec.Took = rec.Live.Sub(rec.Started)
 	}

@@ -45,7 +45,7 @@ func (d *Deployer) Releases(app string) ([]Release, error) {
 	for _, r := range records {
 		rel := Release{
 			Number: r.Release, State: "removed", Commit: r.Commit, Subject: Neutral(r.Subject), By: Neutral(r.By),
-			When: r.Live, Seconds: r.Took.Seconds(), Python: r.Interpreter.Version, From: r.Dependencies, Packages: r.Packages,
+			When: r.firstLive(), Seconds: r.Took.Seconds(), Python: r.Interpreter.Version, From: r.Dependencies, Packages: r.Packages,
 			Undone: r.Undone, Warning: Neutral(r.Warning),
 		}
 		switch {
@@ -330,6 +330,14 @@ func (d *Deployer) keptReleases(app string, l layout) (map[string]bool, error) {
 		keep[r.Instance] = true
 	}
 	return keep, nil
+}
+
+// firstLive is when the release went live for the first time.
+func (r *Record) firstLive() time.Time {
+	if r.First.IsZero() {
+		return r.Live
+	}
+	return r.First
 }
 
 // tellRetention says which releases the switch has pushed out of those that are

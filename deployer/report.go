@@ -85,6 +85,17 @@ func again(a *config.App) string {
 	return "push again"
 }
 
+// again is the next step of an operation whose app did not start.
+func (op *operation) again(a *config.App) string {
+	switch op.what {
+	case "deploy":
+		return again(a)
+	case "change":
+		return "set another value"
+	}
+	return "try again"
+}
+
 // Output returns a writer for what an installer or a command of the app
 // writes: each line indented, as it comes. Close writes an unfinished last line.
 func (r *Report) Output() io.WriteCloser {

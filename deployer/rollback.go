@@ -68,7 +68,7 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 		}
 	}
 	undone := &Undone{When: time.Now(), By: op.by, Why: fmt.Sprintf("rolled back to v%d", target.Release)}
-	if live.Release != target.Release {
+	if live.Release > target.Release { // forward again nothing is taken back
 		if err := op.annotate(live.Release, func(r *Record) { r.Undone = undone }); err != nil {
 			d.log.WithField("app", op.app).Errorf("recording the rollback: %v", err)
 		}
@@ -156,6 +156,8 @@ func (op *operation) target(live *Record, n int) (target *Record, between []*Rec
 		op.d.log.WithField("app", op.app).Warnf("reading its releases: %v", err)
 	}
 	var kept []string
+	var undone []*Record
+	var spare *Record
 	for _, r := range records {
 		whole, err := readRecord(filepath.Join(op.l.instance(r.Instance), recordName))
 		there := err == nil && isThere(whole.Source) && isThere(whole.Venv)
@@ -166,12 +168,25 @@ func (op *operation) target(live *Record, n int) (target *Record, between []*Rec
 		case target != nil:
 		case n == r.Release && !there:
 			return nil, nil, op.notKept(n)
-		case n == r.Release || n == 0 && there && r.Release < live.Release && r.Undone == nil:
+		case n == r.Release:
 			target = whole
+		case n == 0 && there && r.Release < live.Release:
+			if r.Undone == nil {
+				target = whole
+			} else if undone = append(undone, r); spare == nil {
+				spare = whole
+			}
 		}
 		if r.Release <= live.Release && (target == nil || r.Release > target.Release) {
 			between = append(between, r)
 		}
+	}
+	// Those that were taken back are no place to go to, but better than none.
+	if target == nil && spare != nil {
+		target, undone = spare, nil
+	}
+	for _, r := range undone {
+		op.report.Note("v%d is skipped: it was taken back, %s", r.Release, r.Undone.Why)
 	}
 	switch {
 	case target == nil && n == 0:
@@ -181,6 +196,7 @@ func (op *operation) target(live *Record, n int) (target *Record, between []*Rec
 	case target.Release == live.Release:
 		return nil, nil, &RefusedError{Reason: fmt.Sprintf("v%d is live already", n), Hint: fmt.Sprintf("%s restart %s starts it anew", op.d.SSH, op.app)}
 	}
+	between = slices.DeleteFunc(between, func(r *Record) bool { return r.Release <= target.Release })
 	return target, between, nil
 }
 

@@ -40,6 +40,8 @@ type vigil struct {
 	// the old one serves again. Set before done is closed.
 	failure string
 	undone  bool
+	// endedBy is what ended it early, written under d.mu.
+	endedBy string
 }
 
 const (
@@ -260,11 +262,15 @@ func (v *vigil) act(ctx context.Context, failure string) error {
 // endVigil ends a watch because the caller, who has the app's turn, is going to
 // do something else. It returns the old instance, which is the caller's now;
 // nil where there is none.
-func (d *Deployer) endVigil(app string) *member {
+// by says, for who waits for the watch, what that is: "a rollback by ann".
+func (d *Deployer) endVigil(app, by string) *member {
 	d.mu.Lock()
 	s := d.state(app)
 	v := s.vigil
 	s.vigil = nil
+	if v != nil {
+		v.endedBy = by
+	}
 	d.mu.Unlock()
 	if v == nil {
 		return nil
@@ -292,8 +298,19 @@ func (v *vigil) awaitEnd(ctx context.Context, app string, out io.Writer) error {
 		return nil
 	}
 	if v.failure == "" {
-		report.Headline("%s: v%d holds out", app, v.new.rec.Release)
-		return nil
+		v.d.mu.Lock()
+		by := v.endedBy
+		v.d.mu.Unlock()
+		switch {
+		case by == "" && v.d.ctx.Err() == nil:
+			report.Headline("%s: v%d holds out", app, v.new.rec.Release)
+			return nil
+		case by == "":
+			by = "the end of the server, and the next one goes on with it"
+		}
+		err := &StageError{"the watch after its switch", fmt.Errorf("it was ended early, by %s\nit went live; what serves now: %s releases %s", by, v.d.SSH, app)}
+		report.Fail(app, err)
+		return err
 	}
 	next := "it serves on: there was no way back by itself"
 	if v.undone {
