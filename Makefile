@@ -31,7 +31,7 @@ demo: deps build
 	@examples/demo
 
 test: deps lint
-	$(GO) test -race -timeout 15m ./...
+	$(GO) test -race -timeout 45m ./...
 
 # SYSTEM='-run TestServe/trixie -v' for less.
 SYSTEM ?=

@@ -28,7 +28,8 @@ func (r *Runner) Strays(ctx context.Context, keep []string) (int, error) {
 		start uint64
 	}
 	seen := map[key]bool{}
-	sessions := map[int]bool{} // led by one that is ended: its members follow it
+	// Led by one that is ended, or that has ended: its members follow it.
+	sessions := r.orphaned()
 	err := endAll(func() ([]stat, error) {
 		found, err := r.strays(kept, sessions)
 		for _, s := range found {
@@ -76,6 +77,28 @@ func (r *Runner) strays(kept map[string]bool, sessions map[int]bool) ([]stat, er
 		}
 		return root
 	}), nil
+}
+
+// orphaned returns the sessions whose leader is noted and gone: an nginx that was
+// killed leaves workers that hold its port. The kernel gives a process id to
+// nobody else while a session of that id has members (setsid(2)).
+func (r *Runner) orphaned() map[int]bool {
+	sessions := map[int]bool{}
+	boot, err := bootID()
+	if err != nil {
+		return sessions
+	}
+	notes, _ := filepath.Glob(filepath.Join(r.site, "sessions", "*.json"))
+	for _, path := range notes {
+		rec, err := readRecord(path)
+		if err != nil || rec.Boot != boot || rec.PID <= 1 || strings.HasPrefix(filepath.Base(path), r.id+".") {
+			continue
+		}
+		if s, err := readStat(rec.PID); err != nil || s.start == rec.Start && s.gone() {
+			sessions[rec.PID] = true
+		}
+	}
+	return sessions
 }
 
 // noted returns the leaders that are noted and still run, and removes the
