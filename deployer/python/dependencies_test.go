@@ -26,14 +26,6 @@ func newRunner(t *testing.T) deployer.Runner {
 	return direct.New(t.TempDir(), direct.Options{Terminate: time.Second})
 }
 
-func toolchain(t *testing.T, path string) *python.Toolchain {
-	t.Helper()
-	cache := t.TempDir()
-	return python.New(newRunner(t), python.Options{
-		Path: path, Home: os.Getenv("HOME"), Cache: func(*config.App) string { return cache },
-	})
-}
-
 // uvPath is a PATH with uv; where there is none the test is skipped.
 func uvPath(t *testing.T) string {
 	t.Helper()

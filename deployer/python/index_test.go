@@ -177,6 +177,7 @@ func TestPrivateIndex(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts pip many times")
 	}
+	t.Parallel()
 	x := newIndex(t)
 	x.user, x.password = "bob", "s3cr%t/word"
 	hash := x.add(t, "tiny", "1.0", "tinier")
@@ -195,7 +196,7 @@ reference = "Our.Own"
 lock-version = "2.1"
 `
 	for name, path := range installers(t) {
-		tc := toolchain(t, path)
+		tc := freshToolchain(t, path)
 		for _, c := range []struct {
 			name  string
 			app   *config.App
@@ -241,6 +242,7 @@ func TestBadIndex(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for time-outs")
 	}
+	t.Parallel()
 	x := newIndex(t)
 	x.add(t, "tiny", "1.0")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -251,7 +253,7 @@ func TestBadIndex(t *testing.T) {
 	l.Close()
 	const login = "bob:s3cret@"
 	for name, path := range installers(t) {
-		tc := toolchain(t, path)
+		tc := freshToolchain(t, path)
 		noPackage := "the index has no such package, or did not answer as it should"
 		for kind, c := range map[string]struct{ address, uv, pip string }{
 			"slow":    {x.address("slow", login), "the index may be slow or down; a longer time is set by timeout in [deploy]", noPackage},
@@ -296,6 +298,7 @@ func TestAnyEditGivesWhatAFreshInstallGives(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes many virtualenvs")
 	}
+	t.Parallel()
 	x := newIndex(t)
 	hashes := map[string]string{}
 	names := []string{"pa", "pb", "pc", "pd"}
@@ -321,7 +324,7 @@ func TestAnyEditGivesWhatAFreshInstallGives(t *testing.T) {
 	}
 	t.Logf("SCOTCH_SEED=%d SCOTCH_EDITS=%d", seed, steps)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	tc := toolchain(t, path)
+	tc := freshToolchain(t, path)
 	app := appFrom(x.address("ok", ""))
 	local := t.TempDir()
 	one := func(list ...string) string { return list[rng.IntN(len(list))] }
@@ -399,6 +402,7 @@ func TestAnyEditGivesWhatAFreshInstallGives(t *testing.T) {
 // A real compiler's words about a header that is not there.
 func TestMissingHeaderOfARealCompiler(t *testing.T) {
 	online(t)
+	t.Parallel()
 	if _, err := exec.LookPath("gcc"); err != nil {
 		t.Skip(err)
 	}
@@ -467,6 +471,7 @@ func TestCacheIsBounded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes virtualenvs")
 	}
+	t.Parallel()
 	x := newIndex(t)
 	x.add(t, "tiny", "1.0")
 	for name, path := range installers(t) {
@@ -479,7 +484,7 @@ func TestCacheIsBounded(t *testing.T) {
 			os.Chtimes(old, time.Unix(1, 0), time.Unix(1, 0))
 			os.WriteFile(outside, make([]byte, 1<<20), 0o644)
 			os.Symlink(filepath.Dir(outside), filepath.Join(filepath.Dir(old), "link"))
-			tc := python.New(newRunner(t), python.Options{Path: path, Cache: func(*config.App) string { return cache }, MaxCache: 512 << 10})
+			tc := python.New(seeded{newRunner(t)}, python.Options{Path: path, Cache: func(*config.App) string { return cache }, MaxCache: 512 << 10})
 			if r, err := installWith(t, tc, appFrom(x.address("ok", "")), tree(t, "requirements.txt", "tiny==1.0\n"), filepath.Join(t.TempDir(), "venv"), time.Minute); err != nil {
 				t.Fatalf("%v\n%s", err, r.out)
 			}
@@ -495,6 +500,7 @@ func TestCacheIsBounded(t *testing.T) {
 
 // An interpreter that is not there is downloaded, where that is allowed.
 func TestDownloadedInterpreter(t *testing.T) {
+	t.Parallel()
 	real, err := filepath.EvalSymlinks("/usr/bin/python3")
 	if err != nil {
 		t.Skip(err)

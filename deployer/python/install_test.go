@@ -83,16 +83,17 @@ func python3(t *testing.T, r result, code string) string {
 
 func TestInstall(t *testing.T) {
 	online(t)
+	t.Parallel()
 	for name, path := range installers(t) {
 		t.Run(name, func(t *testing.T) {
-			tc := toolchain(t, path)
+			tc, plain := toolchain(t, path), plainToolchain(t, path)
 			app := &config.App{Name: "blog", Interpreter: "python3", InstanceID: "1"}
 
 			t.Run("requirements", func(t *testing.T) {
 				t.Parallel()
 				// The app has a module that is named like one of Python's own.
 				src := tree(t, "requirements.txt", "-r more.txt\n", "more.txt", "six==1.16.0\n", "logging.py", "raise SystemExit('not that one')\n")
-				r, err := install(t, tc, app, src, "iniconfig==2.0.0")
+				r, err := install(t, plain, app, src, "iniconfig==2.0.0")
 				if err != nil {
 					t.Fatalf("%v\n%s", err, r.out)
 				}
@@ -122,7 +123,7 @@ func TestInstall(t *testing.T) {
 			})
 			t.Run("nothing", func(t *testing.T) {
 				t.Parallel()
-				r, err := install(t, tc, app, tree(t, "app.py", ""))
+				r, err := install(t, plain, app, tree(t, "app.py", ""))
 				if err != nil {
 					t.Fatalf("%v\n%s", err, r.out)
 				}
@@ -163,7 +164,11 @@ func TestInstall(t *testing.T) {
 			})
 			t.Run("missing header", func(t *testing.T) {
 				t.Parallel()
-				src := tree(t, "setup.py", "import sys\nprint('x.c:1: fatal error: ffi.h: No such file or directory', file=sys.stderr)\nsys.exit(1)\n")
+				src := tree(t, project("", "x", "")...)
+				backend := "import sys\nprint('x.c:1: fatal error: ffi.h: No such file or directory', file=sys.stderr)\nsys.exit(1)\n"
+				if err := os.WriteFile(filepath.Join(src, "backend.py"), []byte(backend), 0o644); err != nil {
+					t.Fatal(err)
+				}
 				_, err := install(t, tc, app, src)
 				if err == nil || !strings.Contains(err.Error(), "\nthe headers of libffi are missing: apt install libffi-dev") {
 					t.Errorf("%v", err)
@@ -184,6 +189,7 @@ func links(t *testing.T, path string) int {
 
 func TestUVLock(t *testing.T) {
 	online(t)
+	t.Parallel()
 	path := uvPath(t)
 	tc := toolchain(t, path)
 	app := &config.App{Name: "blog", Interpreter: "python3", InstanceID: "1"}
@@ -213,6 +219,7 @@ func TestUVLock(t *testing.T) {
 // System mode: everything that an app's source has a say in runs as its user.
 func TestInstallAsUser(t *testing.T) {
 	online(t)
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("switching users takes root")
 	}
@@ -233,7 +240,11 @@ func TestInstallAsUser(t *testing.T) {
 		}
 	}
 	os.Chmod(base, 0o755)
-	os.WriteFile(filepath.Join(src, "setup.py"), []byte("import os, sys\nopen('who', 'a').write('%d\\n' % os.getuid())\nfrom setuptools import setup\nsetup(name='x', version='1', py_modules=[])\n"), 0o644)
+	files := project(src, "x", "")
+	files[3] += "open('who', 'a').write('%d\\n' % os.getuid())\n"
+	for i := 0; i < len(files); i += 2 {
+		os.WriteFile(files[i], []byte(files[i+1]), 0o644)
+	}
 	tc := python.New(direct.New(t.TempDir(), direct.Options{}), python.Options{Path: withoutUV})
 	app := &config.App{Name: "blog", User: "nobody", Interpreter: "python3", InstanceID: "1"}
 	in, err := tc.Interpreter(t.Context(), app, src)
@@ -254,7 +265,7 @@ func TestInstallAsUser(t *testing.T) {
 	}
 	who, _ := os.ReadFile(filepath.Join(src, "who"))
 	if len(who) == 0 || strings.Trim(strings.ReplaceAll(string(who), nobody.Uid, ""), "\n") != "" {
-		t.Errorf("setup.py ran as %q", who)
+		t.Errorf("the build ran as %q", who)
 	}
 }
 
@@ -314,6 +325,7 @@ func TestInterpreter(t *testing.T) {
 
 // A second Python: pyenv's, where the test machine has one.
 func TestInterpreterOfPyenv(t *testing.T) {
+	t.Parallel()
 	home, _ := os.UserHomeDir()
 	found, _ := filepath.Glob(filepath.Join(home, ".pyenv/versions/3.12.*/bin/python3"))
 	if len(found) == 0 {

@@ -387,12 +387,13 @@ func TestLockKey(t *testing.T) {
 // A lock of each tool, from the real index, by both installers.
 func TestInstallLocks(t *testing.T) {
 	online(t)
+	t.Parallel()
 	for name, path := range installers(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tc := toolchain(t, path)
 			for _, dir := range []string{"poetry-1.4", "poetry-2.5", "pdm-2.22", "pipenv"} {
-				if name == "pip" && dir != "poetry-2.5" && os.Getenv("SCOTCH_EDITS") == "" {
+				if (name == "pip" && dir != "poetry-2.5" || dir == "poetry-1.4") && os.Getenv("SCOTCH_EDITS") == "" {
 					continue // seconds each
 				}
 				app := &config.App{Name: "blog", Interpreter: "python3", InterpreterSet: true, InstanceID: "1"}

@@ -15,10 +15,6 @@ import (
 	"scotch/deployer/python"
 )
 
-const projectFile = "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n[project]\nname = 'NAME'\nversion = '1'\n[tool.setuptools]\npy-modules = ['NAME']\n"
-
-func projectNamed(name string) string { return strings.ReplaceAll(projectFile, "NAME", name) }
-
 func git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	c := exec.Command("git", append([]string{"-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"}, args...)...)
@@ -33,7 +29,7 @@ func git(t *testing.T, dir string, args ...string) string {
 // library is a git repository with a package that tells where it stands.
 func library(t *testing.T, name string) (dir, commit string) {
 	t.Helper()
-	dir = tree(t, "setup.py", "from setuptools import setup\nsetup(name='"+name+"', version='1', py_modules=['"+name+"'])\n", name+".py", "which = 'old'\n")
+	dir = tree(t, project("", name, "which = 'old'\n")...)
 	git(t, dir, "init", "-q")
 	git(t, dir, "add", ".")
 	git(t, dir, "commit", "-qm", "first")
@@ -56,19 +52,18 @@ func withoutSetuptools(list []string) []string {
 // of another copy of the source too.
 func TestRebuild(t *testing.T) {
 	online(t)
+	t.Parallel()
 	for name, path := range installers(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tc := toolchain(t, path)
 			app := &config.App{Name: "blog", Interpreter: "python3", InstanceID: "1", Root: "web"}
 			lib, commit := library(t, "vcslib")
-			files := []string{
-				"web/requirements.txt", "git+file://" + lib + "#egg=vcslib\n-e ./sub-dir\n.\n../shared\nsix>=1.15,<1.17\n",
-				"web/pyproject.toml", projectNamed("blog"), "web/blog.py", "which = 'first'\n",
-				"web/sub-dir/pyproject.toml", projectNamed("subby"), "web/sub-dir/subby.py", "",
-				"shared/pyproject.toml", projectNamed("shared"), "shared/shared.py", "",
+			requirements := []string{"web/requirements.txt", "git+file://" + lib + "#egg=vcslib\n-e ./sub-dir\n.\n../shared\nsix>=1.15,<1.17\n"}
+			source := func(module string) string {
+				return filepath.Join(tree(t, slices.Concat(requirements, project("web", "blog", module), project("web/sub-dir", "subby", ""), project("shared", "shared", ""))...), "web")
 			}
-			src := filepath.Join(tree(t, files...), "web")
+			src := source("which = 'first'\n")
 			first, err := install(t, tc, app, src)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, first.out)
@@ -81,8 +76,7 @@ func TestRebuild(t *testing.T) {
 			goOn(t, lib, "vcslib")
 			pinned := slices.Clone(first.list)
 			pinned[slices.Index(pinned, "six==1.16.0")] = "six==1.15.0"
-			files[5] = "which = 'second'\n"
-			src = filepath.Join(tree(t, files...), "web")
+			src = source("which = 'second'\n")
 			r, err := reinstall(t, tc, app, src, pinned, "iniconfig==2.0.0")
 			if err != nil {
 				t.Fatalf("%v\n%s", err, r.out)
@@ -109,6 +103,7 @@ func withoutSetuptoolsSorted(list []string) []string {
 // Only pip takes -e with a repository, and records only where its clone is.
 func TestRebuildOfAClone(t *testing.T) {
 	online(t)
+	t.Parallel()
 	tc := toolchain(t, withoutUV)
 	app := &config.App{Name: "blog", Interpreter: "python3", InstanceID: "1"}
 	lib, commit := library(t, "clonedlib")
@@ -133,6 +128,7 @@ func TestRebuildOfAClone(t *testing.T) {
 // A list that can't be installed again names the package and the next step.
 func TestRebuildOfWhatIsGone(t *testing.T) {
 	online(t)
+	t.Parallel()
 	for name, path := range installers(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -162,6 +158,7 @@ func TestRebuildOfWhatIsGone(t *testing.T) {
 // The hashes that the source demands are demanded again.
 func TestRebuildWithHashes(t *testing.T) {
 	online(t)
+	t.Parallel()
 	for name, path := range installers(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -186,6 +183,7 @@ func TestRebuildWithHashes(t *testing.T) {
 // A lock file is installed as it is; what was there besides comes back too.
 func TestRebuildFromUVLock(t *testing.T) {
 	online(t)
+	t.Parallel()
 	tc := toolchain(t, uvPath(t))
 	app := &config.App{Name: "blog", Interpreter: "python3", InstanceID: "1"}
 	src := tree(t, "pyproject.toml", "[project]\nname = 'blog'\nversion = '1'\nrequires-python = '>=3.9'\ndependencies = ['six==1.16.0']\n")
@@ -204,6 +202,7 @@ func TestRebuildFromUVLock(t *testing.T) {
 // Another Python than the one that the list was recorded with: the reason for a rebuild.
 func TestRebuildWithAnotherPython(t *testing.T) {
 	online(t)
+	t.Parallel()
 	home, _ := os.UserHomeDir()
 	found, _ := filepath.Glob(filepath.Join(home, ".pyenv/versions/3.12.*/bin/python3"))
 	if len(found) == 0 {
