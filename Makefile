@@ -31,7 +31,7 @@ demo: deps build
 	@examples/demo
 
 test: deps lint
-	$(GO) test -race -timeout 45m ./...
+	$(GO) test -race -timeout 25m ./...
 
 # SYSTEM='-run TestServe/trixie -v' for less.
 SYSTEM ?=

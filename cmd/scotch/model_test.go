@@ -204,6 +204,9 @@ func (m *model) rollback(a *modelApp) {
 				target = r // the last one
 			}
 		}
+		if target == nil && a.live.number > 1 {
+			target = a.releases[a.live.number-2] // taken back too, but better than none
+		}
 	} else {
 		target = a.releases[m.random.IntN(len(a.releases))]
 		args = append(args, fmt.Sprintf("v%d", target.number))
@@ -216,7 +219,7 @@ func (m *model) rollback(a *modelApp) {
 	if ok {
 		before := a.live
 		a.serves(target)
-		before.undone = true
+		before.undone = target.number < before.number // a way forward takes nothing back
 	}
 }
 
