@@ -68,12 +68,23 @@ func TestScript(t *testing.T) {
 }
 
 // scriptCondition knows [second-python]: the machine has a Python 3.12 of pyenv's
-// beside its own; $PYTHON312 is its path.
+// beside its own; $PYTHON312 is its path. [compiler]: extensions in C can be built.
 func scriptCondition(name string) (bool, error) {
-	if name != "second-python" {
-		return false, fmt.Errorf("unknown condition %q", name)
+	switch name {
+	case "second-python":
+		return secondPython() != "", nil
+	case "compiler":
+		if _, err := exec.LookPath("gcc"); err != nil {
+			return false, nil
+		}
+		dir, err := exec.Command("/usr/bin/python3", "-I", "-c", "import sysconfig; print(sysconfig.get_path('include'))").Output()
+		if err != nil {
+			return false, nil
+		}
+		_, err = os.Stat(filepath.Join(strings.TrimSpace(string(dir)), "Python.h"))
+		return err == nil, nil
 	}
-	return secondPython() != "", nil
+	return false, fmt.Errorf("unknown condition %q", name)
 }
 
 func secondPython() string {
