@@ -123,7 +123,7 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 		Home:   os.Getenv("HOME"),
 		Cache:  func(a *config.App) string { return installerCache(site, a) },
 		Pyenvs: []string{os.Getenv("PYENV_ROOT")}, UVPythons: []string{os.Getenv("UV_PYTHON_INSTALL_DIR")},
-		Downloads: filepath.Join(site.Paths.Instances, ".pythons"), DownloadEnv: downloadEnv(),
+		Downloads: filepath.Join(site.Paths.Instances, ".pythons"), DownloadEnv: downloadEnv(), Files: failpoints(),
 	})
 	if p.app, err = choose[deployer.AppServer](site, p.runner, "application server", appServers(), deployer.NoAppServer{Plugins: namesOf(appServers())}); err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ func installerCache(site *config.Site, a *config.App) string {
 // UV_PYTHON_DOWNLOADS=never turns downloads off.
 func downloadEnv() []string {
 	var env []string
-	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "UV_PYTHON_DOWNLOADS", "UV_PYTHON_INSTALL_MIRROR", "UV_OFFLINE"} {
+	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "UV_PYTHON_DOWNLOADS", "UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_DOWNLOADS_JSON_URL", "UV_OFFLINE", "UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}

@@ -22,6 +22,9 @@ import (
 
 func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
+	for len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		w.env, args = append(w.env, args[0]), args[1:]
+	}
 	err := w.start(args...)
 	if neg != (err != nil) {
 		ts.Fatalf("serve: %v", err)

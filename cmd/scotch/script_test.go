@@ -23,7 +23,7 @@ import (
 // ssh, nginx and uWSGI, on free ports of the loopback interface. Commands of
 // their own:
 //
-//	serve [FLAG…]          start scotch serve --standalone and wait until it is ready
+//	serve [VAR=V…] [FLAG…] start scotch serve --standalone and wait until it is ready; variables stay
 //	end [SIGNAL]           end it (SIGTERM, or SIGINT, SIGKILL) and wait for its end
 //	signal [SIGNAL]        only send it; end waits for it
 //	scotch ARG…            the program, with -c for the script's own server

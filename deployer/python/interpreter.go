@@ -1,7 +1,6 @@
 package python
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -238,61 +236,6 @@ func (t *Toolchain) choose(ctx context.Context, app *config.App, w want) (deploy
 	return deployer.Interpreter{}, t.missing(ctx, app, text)
 }
 
-// maxDownload bounds the download of an interpreter.
-const maxDownload = 5 * time.Minute
-
-// download lets uv get an interpreter (https://docs.astral.sh/uv/guides/install-python/):
-// builds of python-build-standalone, whose hashes are in uv itself. It runs as the
-// server, not as the app's user: all apps share what it gets, so none may write it.
-// Of the app it takes nothing but numbers. It returns why it did not work.
-func (t *Toolchain) download(ctx context.Context, app *config.App, w want, uv string) (failed string, err error) {
-	var asked string
-	switch {
-	case t.opts.Downloads == "" || uv == "" || slices.Contains(t.opts.DownloadEnv, "UV_PYTHON_DOWNLOADS=never"):
-		return "", nil
-	case len(w.exact.release) > 1 && !w.exact.pre:
-		asked = w.exact.String()
-	case len(w.exact.release) == 0 && len(w.specs) == 1:
-		for _, c := range w.specs[0] {
-			asked += "," + c.op + c.v.String()
-			if c.any {
-				asked += ".*"
-			}
-		}
-		asked = strings.TrimPrefix(asked, ",")
-	}
-	if asked == "" {
-		return "", nil
-	}
-	t.downloading.Lock()
-	defer t.downloading.Unlock()
-	if err := os.MkdirAll(t.opts.Downloads, 0o755); err != nil {
-		return "", fmt.Errorf("make room for interpreters: %w", err)
-	}
-	timeout := maxDownload
-	if app.StepTimeout > 0 {
-		timeout = min(timeout, app.StepTimeout)
-	}
-	env := []string{
-		"PATH=" + t.opts.Path, "HOME=" + t.opts.Home, "LANG=C.UTF-8", "NO_COLOR=1",
-		"UV_PYTHON_INSTALL_DIR=" + t.opts.Downloads, "UV_PYTHON_INSTALL_BIN=0", "UV_NO_PROGRESS=1", "UV_NO_CACHE=1",
-	}
-	if _, err := os.Stat(t.opts.CertFile); err == nil {
-		env = append(env, "SSL_CERT_FILE="+t.opts.CertFile)
-	}
-	var out bytes.Buffer
-	all := &limited{w: &out, left: 64 << 10}
-	err = t.run.Run(ctx, deployer.Command{Args: []string{uv, "python", "install", asked}, Dir: "/", Env: append(env, t.opts.DownloadEnv...), Stdout: all, Stderr: all, Timeout: timeout})
-	switch {
-	case err == nil:
-		return "", nil
-	case ctx.Err() != nil:
-		return "", context.Cause(ctx)
-	}
-	said := strings.Split(strings.TrimSpace(out.String()), "\n")
-	return deployer.FirstLine(mask(strings.TrimPrefix(strings.TrimSpace(said[0]), "error: "))) + " (" + deployer.FirstLine(err.Error()) + ")", nil
-}
-
 func newest(here []deployer.Interpreter, w want) (deployer.Interpreter, bool) {
 	var best deployer.Interpreter
 	var at version
@@ -326,7 +269,7 @@ func (t *Toolchain) managed() []string {
 	}
 	add(pyenvs, "versions/3.*/bin")
 	add(uvs, "cpython-3.*/bin")
-	return out
+	return slices.DeleteFunc(out, t.halfMade)
 }
 
 // here lists the interpreters of this server that the app's user can run: the

@@ -136,3 +136,17 @@ func project(dir, name, module string) []string {
 		filepath.Join(dir, name+".py"), module,
 	}
 }
+
+// buildGo makes a program: not a script, whose interpreter would have to be there too.
+func buildGo(t *testing.T, file, source string) {
+	t.Helper()
+	main := filepath.Join(t.TempDir(), "main.go")
+	if err := os.WriteFile(main, []byte(source), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("go", "build", "-o", file, main)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if b, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, b)
+	}
+}

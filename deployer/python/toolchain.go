@@ -34,6 +34,8 @@ type Options struct {
 	// DownloadEnv is what such a download gets besides: proxies, UV_PYTHON_DOWNLOADS
 	// (https://docs.astral.sh/uv/reference/environment/), a mirror.
 	DownloadEnv []string
+	// Files records what was downloaded; nil is good.
+	Files *deployer.Files
 	// Cache returns an existing directory for the installers' caches that the
 	// app's user may write. It must not be shared by users that don't trust
 	// each other: who writes it decides what the others install. A nil Cache or
