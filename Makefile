@@ -3,6 +3,8 @@
 # make test-system  scotch on real systemd, in containers of Debian 12 and 13; as root
 # make deb     a Debian package, in .build
 # make soak    the random tests and those under load, longer; SOAK=10 for ten times as long
+# make bench   measures, against floors and peers, into docs/bench; BENCH='redeploy|rollback' for some
+#              (only printed), BENCH_SIZE=3 for longer
 # What is missing is installed (as root, by apt-get) or named.
 
 SHELL := /bin/bash
@@ -11,7 +13,7 @@ BIN   := .build/bin
 # Debian's own directories last: nginx lives in sbin, which users' PATHs lack.
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
-.PHONY: build man deps deb demo test test-system test-short soak lint clean
+.PHONY: build man deps deb demo bench test test-system test-short soak lint clean
 
 build: $(BIN)/scotch
 
@@ -49,6 +51,14 @@ soak: deps
 		-run '^(TestModel|TestSwitchesUnderLoad|TestTwentyPushesAtOnce|TestPushesToOneAppAtOnce|TestServeRestartedMidRequest)$$' ./cmd/scotch
 	SCOTCH_SOAK=1 $(GO) test -count=1 -v -timeout $$((60 * $(SOAK)))m -run '^(TestCrash|TestKilled|TestFull)' ./cmd/scotch
 	SCOTCH_EDITS=$$((20 * $(SOAK))) $(GO) test -count=1 -v -timeout $$((30 * $(SOAK)))m -run '^(TestAnyEditGivesWhatAFreshInstallGives|TestInstallLocks)$$' ./deployer/python
+
+# Some minutes on a quiet machine. A choice of measurements leaves docs/bench as it is.
+BENCH      ?=
+BENCH_SIZE ?= 1
+BENCH_OUT  ?= $(if $(BENCH),,docs/bench)
+bench: deps build
+	$(GO) build -o .build/bench ./bench
+	.build/bench -run '$(BENCH)' -size $(BENCH_SIZE) -out '$(BENCH_OUT)'
 
 # Without libc it runs on any release. VERSION= and MAINTAINER= go into the package.
 deb:

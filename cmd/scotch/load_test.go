@@ -9,36 +9,15 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"scotch/bench/traffic"
 )
-
-// loadedApp answers its version in the first line and then what was sent to it.
-// Its length is declared, so that an answer that is cut off shows.
-const loadedApp = `import os, sys, time
-
-VERSION = %q
-%s
-
-def app(environ, start_response):
-    if environ["PATH_INFO"] == "/slow":
-        time.sleep(3)
-    sent = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    answer = VERSION.encode() + b"\n" + sent
-    start_response(STATUS, [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
-    return [answer]
-`
-
-func loadedVersion(version, more string) string {
-	if !strings.Contains(more, "STATUS") {
-		more += "\nSTATUS = \"200 OK\""
-	}
-	return fmt.Sprintf(loadedApp, version, more)
-}
 
 // loadTest is one run of TestSwitchesUnderLoad.
 type loadTest struct {
 	*pushWorld
 	p      *project
-	plan   *schedule
+	plan   *traffic.Schedule
 	live   string // version
 	commit string // what the branch names
 	n      int    // versions made
@@ -52,7 +31,7 @@ func TestSwitchesUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newPushWorld(t)
 	w.serve()
-	l := &loadTest{pushWorld: w, p: w.project("busy", "busy"), plan: &schedule{}}
+	l := &loadTest{pushWorld: w, p: w.project("busy", "busy"), plan: &traffic.Schedule{}}
 	switches := envNumber(t, "SCOTCH_SWITCHES", 10)
 	seed := seedOf(t)
 	w.step("seed %d, %d switches", seed, switches)
@@ -61,7 +40,7 @@ func TestSwitchesUnderLoad(t *testing.T) {
 	// Slow requests of this test alone keep four threads busy.
 	w.must("create", "busy")
 	w.appFile("busy", "[app]\nworkers = 2\nthreads = 8\n")
-	calm, calmPlan := w.project("calm", "calm"), &schedule{}
+	calm, calmPlan := w.project("calm", "calm"), &traffic.Schedule{}
 	other := w.project("other", "other")
 	for _, p := range []*project{calm, other} {
 		p.commit("", "One", map[string]string{"app.py": loadedVersion("one", "")})
@@ -69,23 +48,23 @@ func TestSwitchesUnderLoad(t *testing.T) {
 			t.Fatalf("the first push of %s: %s", p.app, out)
 		}
 	}
-	calmPlan.may("one")
+	calmPlan.May("one")
 	l.deploy("")
-	busy := w.traffic("busy", l.plan, everyKind()...)
-	beside := w.traffic("calm", calmPlan, kind{name: "keep-alive GET", path: "/", pause: 10 * time.Millisecond},
-		kind{name: "slow upload", path: "/", body: 20_000, over: 4 * time.Second, fresh: true})
+	busy := w.traffic("busy", l.plan, traffic.Kinds()...)
+	beside := w.traffic("calm", calmPlan, traffic.Kind{Name: "keep-alive GET", Path: "/", Pause: 10 * time.Millisecond},
+		traffic.Kind{Name: "slow upload", Path: "/", Body: 20_000, Over: 4 * time.Second, Fresh: true})
 	var ended atomic.Bool
 	end := func() {
 		if !ended.Swap(true) {
-			for _, tr := range []*traffic{busy, beside} {
-				bad := tr.end()
+			for _, tr := range []*traffic.Load{busy, beside} {
+				bad := tr.End()
 				t.Log(tr)
 				for i, why := range bad {
 					if i == 20 {
-						t.Errorf("%s: and %d more", tr.host, len(bad)-i)
+						t.Errorf("and %d more", len(bad)-i)
 						break
 					}
-					t.Errorf("%s: %s", tr.host, why)
+					t.Error(why)
 				}
 			}
 		}
@@ -93,13 +72,13 @@ func TestSwitchesUnderLoad(t *testing.T) {
 	defer end() // also after t.Fatal, before the server goes
 
 	reload := func(what func()) {
-		l.plan.beginReload()
-		calmPlan.beginReload()
+		l.plan.BeginReload()
+		calmPlan.BeginReload()
 		what()
-		l.plan.endReload()
-		calmPlan.endReload()
+		l.plan.EndReload()
+		calmPlan.EndReload()
 	}
-	failures := []string{"import error", "hang at import", "500 on health", "exit of the release command", "bad nginx include"}
+	failures := traffic.Failures()
 	for i := range switches {
 		if i%2 == 1 {
 			l.deployFails(failures[i/2%len(failures)], reload)
@@ -139,12 +118,12 @@ func TestSwitchesUnderLoad(t *testing.T) {
 		t.Errorf("http://extra.localhost: %q %v", body, err)
 	}
 	end()
-	for _, tr := range []*traffic{busy, beside} {
-		if len(tr.counts) == 0 {
-			t.Errorf("%s was asked nothing", tr.host)
+	for _, tr := range []*traffic.Load{busy, beside} {
+		if tr.Total() == 0 {
+			t.Errorf("nothing was asked: %s", tr)
 		}
 	}
-	if n := busy.counts["slow GET"] + busy.counts["slow upload"]; n < 10 {
+	if n := busy.Count("slow GET") + busy.Count("slow upload"); n < 10 {
 		t.Errorf("only %d slow requests were answered: this shows nothing", n)
 	}
 }
@@ -169,35 +148,25 @@ func (l *loadTest) version() string {
 func (l *loadTest) switches(version string, run func() (string, int)) {
 	l.t.Helper()
 	if l.live != "" {
-		l.plan.may(l.live, version)
+		l.plan.May(l.live, version)
 	} else {
-		l.plan.may(version)
+		l.plan.May(version)
 	}
 	out, status := run()
 	if status != 0 {
 		l.t.Fatalf("%s does not go live:\n%s", version, out)
 	}
 	l.live = version
-	l.plan.may(version)
+	l.plan.May(version)
 }
 
 // deployFails pushes a version that must be refused, and never answer.
-func (l *loadTest) deployFails(how string, reload func(func())) {
+func (l *loadTest) deployFails(how traffic.Failure, reload func(func())) {
 	l.t.Helper()
-	version := l.version() + ", " + how
-	files := map[string]string{"app.py": loadedVersion(version, "")}
-	file, want := "[app]\nworkers = 2\nthreads = 8\n", "register"
-	switch how {
-	case "import error":
-		files["app.py"] = loadedVersion(version, "raise RuntimeError('as planned')")
-	case "hang at import":
-		files["app.py"] = loadedVersion(version, "time.sleep(600)")
-		files["scotch.cfg"] = "[health]\ntimeout = 2\n"
-	case "500 on health":
-		files["app.py"] = loadedVersion(version, "STATUS = '500 As Planned'")
-	case "exit of the release command":
-		files["scotch.cfg"] = "[app]\nrelease = exit 3\n"
-	case "bad nginx include":
+	version := l.version() + ", " + how.Name
+	files := map[string]string{"app.py": loadedVersion(version, how.Python), "scotch.cfg": how.Config}
+	if how.Include {
+		const file = "[app]\nworkers = 2\nthreads = 8\n"
 		lines := filepath.Join(l.home, "include.conf")
 		if err := os.WriteFile(lines, []byte("no_such_directive on;\n"), 0o644); err != nil {
 			l.t.Fatal(err)
@@ -210,12 +179,12 @@ func (l *loadTest) deployFails(how string, reload func(func())) {
 	var out string
 	var status int
 	push := func() { out, status = l.p.push() }
-	if how == "bad nginx include" {
+	if how.Include {
 		reload(push) // the files are put back, and nginx reads them again
 	} else {
 		push()
 	}
-	if status != 1 || !strings.Contains(out, "remote rejected") || !strings.Contains(out, "deploy failed in "+want) {
+	if status != 1 || !strings.Contains(out, "remote rejected") || !strings.Contains(out, "deploy failed in register") {
 		l.t.Fatalf("%s: the push exits with %d\n%s", version, status, out)
 	}
 }

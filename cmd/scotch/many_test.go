@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"scotch/bench/traffic"
 )
 
 // gatedBuild notes in a file that all apps share when a deploy has one of the
@@ -174,16 +176,16 @@ func TestServeRestartedMidRequest(t *testing.T) {
 	t.Parallel()
 	w := newPushWorld(t)
 	w.serve()
-	p, plan := w.project("steady", "steady"), &schedule{}
+	p, plan := w.project("steady", "steady"), &traffic.Schedule{}
 	p.commit("", "One", map[string]string{"app.py": loadedVersion("one", "")})
 	if out, status := p.push(); status != 0 {
 		t.Fatal(out)
 	}
-	plan.may("one")
+	plan.May("one")
 	pid := w.livePID("steady")
-	var quickKinds, slowKinds []kind
-	for _, k := range everyKind() {
-		if k.fresh {
+	var quickKinds, slowKinds []traffic.Kind
+	for _, k := range traffic.Kinds() {
+		if k.Fresh {
 			slowKinds = append(slowKinds, k)
 		} else {
 			quickKinds = append(quickKinds, k)
@@ -193,7 +195,7 @@ func TestServeRestartedMidRequest(t *testing.T) {
 		// On a machine that takes more than 3 s for it the slow ones may be over.
 		for spans, try := false, 0; !spans && try < 3; try++ {
 			quick, slow := w.traffic("steady", plan, quickKinds...), w.traffic("steady", plan, slowKinds...)
-			if !eventually(20*time.Second, func() bool { return int(slow.connected.Load()) == len(slowKinds) && quick.total() > 50 }) {
+			if !eventually(20*time.Second, func() bool { return slow.Connected() == len(slowKinds) && quick.Total() > 50 }) {
 				t.Error("the traffic does not begin")
 			}
 			w.step("%s, start", sig)
@@ -201,9 +203,9 @@ func TestServeRestartedMidRequest(t *testing.T) {
 			if err == nil {
 				err = w.start()
 			}
-			spans = slow.total() == 0
-			for _, tr := range []*traffic{quick, slow} {
-				for _, why := range tr.end() {
+			spans = slow.Total() == 0
+			for _, tr := range []*traffic.Load{quick, slow} {
+				for _, why := range tr.End() {
 					t.Errorf("%s: %s", sig, why)
 				}
 				t.Logf("%s: %s", sig, tr)

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"scotch/bench/traffic"
 )
 
 // pushWorld is a server that is pushed to with the real git and ssh, for tests
@@ -300,3 +302,12 @@ func seedOf(t *testing.T) uint64 {
 	t.Logf("SCOTCH_SEED=%d does it again", seed)
 	return seed
 }
+
+// traffic sends requests to an app until they are ended.
+func (w *pushWorld) traffic(app string, plan *traffic.Schedule, kinds ...traffic.Kind) *traffic.Load {
+	host := fmt.Sprintf("%s.localhost:%d", app, w.http)
+	return traffic.Start(traffic.Target{Address: fmt.Sprintf("127.0.0.1:%d", w.http), Host: host, Begin: w.begin}, plan, kinds...)
+}
+
+// loadedVersion is the app.py of an app that traffic can be sent to.
+func loadedVersion(version, more string) string { return traffic.App(version, more) }
