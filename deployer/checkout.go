@@ -219,57 +219,6 @@ func (op *operation) export(ctx context.Context, c Commit, a *config.App, rec *R
 	return nil
 }
 
-// persist makes each [app] persist path of the source a link into the app's
-// data directory; what the commit brings there is the first content.
-func (op *operation) persist(a *config.App, src string) error {
-	for _, p := range a.Persist {
-		inSource := filepath.Join(src, filepath.FromSlash(p))
-		inData := filepath.Join(a.DataPath, filepath.FromSlash(p))
-		parent, err := filepath.EvalSymlinks(filepath.Dir(inSource))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if root, rerr := filepath.EvalSymlinks(src); err == nil && rerr == nil && !within(root, parent) {
-			return fmt.Errorf("[app] persist names %q, which a link leads out of the source", p)
-		}
-		if err := op.d.files.MkdirAll("make-persist", filepath.Dir(inData), a.DirMode); err != nil {
-			return err
-		}
-		_, dataErr := os.Lstat(inData)
-		_, srcErr := os.Lstat(inSource)
-		switch {
-		case dataErr != nil && srcErr == nil:
-			// Copied, not moved: a failed deploy must not have eaten it.
-			if err := os.CopyFS(inData, os.DirFS(inSource)); err != nil {
-				data, rerr := os.ReadFile(inSource)
-				if rerr != nil {
-					return fmt.Errorf("[app] persist: copying %q: %w", p, err)
-				}
-				if err := op.d.files.Write("copy-persist", inData, data, 0o644); err != nil {
-					return err
-				}
-			}
-		case dataErr != nil && filepath.Ext(p) == "":
-			if err := op.d.files.MkdirAll("make-persist", inData, a.DirMode); err != nil {
-				return err
-			}
-		}
-		if err := os.RemoveAll(inSource); err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Dir(inSource), a.DirMode); err != nil {
-			return err
-		}
-		if err := os.Symlink(inData, inSource); err != nil {
-			return err
-		}
-		if err := op.d.ownTree(a, inData); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // command runs a command line that the app wrote itself ([app] build,
 // release), by a shell, as the app's user, in its source.
 func (op *operation) command(ctx context.Context, a *config.App, rec *Record, name, line string, extra []config.Var) error {

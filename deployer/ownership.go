@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -136,7 +135,7 @@ func (d *Deployer) ownTree(a *config.App, dir string) error {
 	if err != nil {
 		return err
 	}
-	return lchownTree(dir, uid, gid)
+	return eachBelow(dir, func(f entry) error { return f.lchown(uid, gid) })
 }
 
 // sealTree takes a tree that a build made away from the app's user: it belongs
@@ -149,33 +148,84 @@ func (d *Deployer) sealTree(a *config.App, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := lchownTree(dir, 0, gid); err != nil {
-		return err
-	}
-	// What a build may have left writable for its group is so no more.
-	return filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
-		if err != nil || e.Type()&fs.ModeSymlink != 0 {
+	top := true
+	return eachBelow(dir, func(f entry) error {
+		// A directory before what is in it: from then on nobody changes that.
+		if err := f.lchown(0, gid); err != nil || f.info.Mode()&fs.ModeSymlink != 0 {
 			return err
 		}
-		fi, err := e.Info()
-		if err != nil {
-			return err
+		// What a build may have left writable for its group is so no more.
+		mode := f.info.Mode().Perm() &^ 0o022
+		if top {
+			mode, top = 0o750, false // no other app reads below it
 		}
-		mode := fi.Mode().Perm() &^ 0o022
-		if p == dir {
-			mode = 0o750 // no other app reads below it
-		}
-		return os.Chmod(p, mode)
+		return f.chmod(mode)
 	})
 }
 
-func lchownTree(dir string, uid, gid int) error {
-	return filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+// entry is a file in a directory that is held open.
+type entry struct {
+	in   *os.Root
+	name string // in it, "." for the directory itself
+	info fs.FileInfo
+}
+
+func (e entry) lchown(uid, gid int) error    { return e.in.Lchown(e.name, uid, gid) }
+func (e entry) chmod(mode fs.FileMode) error { return e.in.Chmod(e.name, mode) }
+
+// eachBelow calls do for a directory and then for all below it, each directory
+// before what is in it. The app's processes may be moving things there: each step
+// goes down from a directory that is held open, never by a path that may lead
+// elsewhere by then, and no link is followed out of the tree.
+func eachBelow(dir string, do func(entry) error) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	info, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	if err := do(entry{root, ".", info}); err != nil {
+		return err
+	}
+	return eachIn(root, do)
+}
+
+func eachIn(dir *os.Root, do func(entry) error) error {
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := dir.Lstat(e.Name())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was moved or removed meanwhile
+		} else if err != nil {
+			return err
+		}
+		if err := do(entry{dir, e.Name(), info}); errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if !info.IsDir() {
+			continue
+		}
+		sub, err := dir.OpenRoot(e.Name())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		err = eachIn(sub, do)
+		sub.Close()
 		if err != nil {
 			return err
 		}
-		return os.Lchown(p, uid, gid)
-	})
+	}
+	return nil
 }
 
 // giveBuilder makes dir ready for a build by the app's user: an empty

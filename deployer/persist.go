@@ -1,0 +1,183 @@
+package deployer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"syscall"
+
+	"scotch/config"
+)
+
+// persist makes each [app] persist path of the source a link into the app's
+// data directory; what the commit brings there is the first content.
+//
+// The data is the app's, which may be changing it: nothing outside of it is made
+// or given away, whatever links it makes.
+func (op *operation) persist(a *config.App, src string) error {
+	if len(a.Persist) == 0 {
+		return nil
+	}
+	uid, gid := -1, -1
+	if a.User != "" {
+		var err error
+		if uid, gid, err = ids(a); err != nil {
+			return err
+		}
+	}
+	data, err := os.OpenRoot(a.DataPath)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	for _, p := range a.Persist {
+		inSource := filepath.Join(src, filepath.FromSlash(p))
+		parent, err := filepath.EvalSymlinks(filepath.Dir(inSource))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if root, rerr := filepath.EvalSymlinks(src); err == nil && rerr == nil && !within(root, parent) {
+			return fmt.Errorf("[app] persist names %q, which a link leads out of the source", p)
+		}
+		if err := op.d.files.before("make-persist"); err != nil {
+			return err
+		}
+		if err := op.d.firstContent(data, p, inSource, uid, gid); err != nil {
+			return fmt.Errorf("[app] persist: %q in the app's data: %w", p, err)
+		}
+		if err := os.RemoveAll(inSource); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(inSource), a.DirMode); err != nil {
+			return err
+		}
+		if err := os.Symlink(filepath.Join(a.DataPath, filepath.FromSlash(p)), inSource); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// firstContent makes what is not there yet of a persist path: a copy of what the
+// commit has (a failed deploy must not have eaten it), else an empty directory
+// where the name looks like one.
+func (d *Deployer) firstContent(data *os.Root, p, inSource string, uid, gid int) error {
+	p = path.Clean(p)
+	if _, err := data.Lstat(p); err == nil {
+		return nil // the app's own, as it is
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		// A link on the way that leads elsewhere, where the operator has put it.
+		if _, there := os.Stat(filepath.Join(data.Name(), filepath.FromSlash(p))); there == nil {
+			return nil
+		}
+		return fmt.Errorf("%w\nit can't be made through a link that leads out of the data: make it by hand, or remove the link", err)
+	}
+	info, err := os.Lstat(inSource)
+	if errors.Is(err, fs.ErrNotExist) {
+		if path.Ext(p) == "" {
+			return makeData(data, p, uid, gid)
+		}
+		return makeData(data, path.Dir(p), uid, gid)
+	} else if err != nil {
+		return err
+	}
+	if err := makeData(data, path.Dir(p), uid, gid); err != nil {
+		return err
+	}
+	// Put together where only this process gets to, whole and on disk before it
+	// gets its name: a crash must leave no half of it.
+	const stage = ".scotch-persist"
+	if err := data.RemoveAll(stage); err != nil {
+		return err
+	}
+	if err := data.Mkdir(stage, 0o700); err != nil {
+		return err
+	}
+	defer data.RemoveAll(stage)
+	own, err := data.OpenRoot(stage)
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if fi, err := own.Stat("."); err != nil || int(fi.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() || fi.Mode().Perm() != 0o700 {
+		return errors.Join(fmt.Errorf("%q is another directory than was made a moment ago", stage), err)
+	}
+	if err := copyTree(inSource, info, own, uid, gid); err != nil {
+		return err
+	}
+	if err := d.files.SyncFS("copy-persist", data.Name()); err != nil {
+		return err
+	}
+	return data.Rename(path.Join(stage, "content"), p)
+}
+
+// copyTree copies a file or directory of a source into "content" of a directory.
+func copyTree(from string, info fs.FileInfo, to *os.Root, uid, gid int) error {
+	if !info.IsDir() {
+		source, err := os.OpenRoot(filepath.Dir(from))
+		if err != nil {
+			return err
+		}
+		defer source.Close()
+		return copyEntry(source, filepath.Base(from), to, "content", info.Mode(), uid, gid)
+	}
+	source, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	return fs.WalkDir(source.FS(), ".", func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := e.Info()
+		if err != nil {
+			return err
+		}
+		return copyEntry(source, p, to, path.Join("content", p), fi.Mode(), uid, gid)
+	})
+}
+
+func copyEntry(from *os.Root, name string, to *os.Root, as string, mode fs.FileMode, uid, gid int) error {
+	switch {
+	case mode.IsDir():
+		// Its owner must be able to write what is put into it.
+		if err := to.Mkdir(as, mode.Perm()|0o700); err != nil {
+			return err
+		}
+	case mode&fs.ModeSymlink != 0:
+		target, err := from.Readlink(name)
+		if err != nil {
+			return err
+		}
+		if err := to.Symlink(target, as); err != nil {
+			return err
+		}
+	default:
+		if err := copyFile(from, name, to, as, mode.Perm()); err != nil {
+			return err
+		}
+	}
+	if uid < 0 {
+		return nil
+	}
+	return to.Lchown(as, uid, gid)
+}
+
+func copyFile(from *os.Root, name string, to *os.Root, as string, mode fs.FileMode) error {
+	in, err := from.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := to.OpenFile(as, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
