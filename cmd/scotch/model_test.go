@@ -313,7 +313,7 @@ func (m *model) killApp(a *modelApp) {
 	} else {
 		a.unwatched()
 	}
-	m.settle(a)
+	m.settle(a, pid)
 }
 
 // settled waits until an app whose process was killed serves what it is going
@@ -332,8 +332,14 @@ func (m *model) settled(a *modelApp) bool {
 	return false
 }
 
-// settle waits for what follows from a kill: the answer, and the record of it.
-func (m *model) settle(a *modelApp) {
+// settle waits for what follows from a kill of pid: another process, its answer,
+// and the record of it. Workers answer for a moment without their master.
+func (m *model) settle(a *modelApp, pid int) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if now := m.livePID(a.name); now != 0 && now != pid {
+			break
+		}
+	}
 	m.checkAnswer(a, 30*time.Second)
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		list, same := m.releases(a.name), true
