@@ -2,6 +2,7 @@ package config
 
 import (
 	"io/fs"
+	"net/netip"
 	"time"
 )
 
@@ -34,16 +35,25 @@ type Paths struct {
 
 // Server is [server].
 type Server struct {
-	Listen         string        // HOST:PORT of the ssh server
-	HostKey        string        // path
-	AuthorizedKeys string        // path
-	Deploys        int           // deploys at a time; 0: number of cores
-	MinFree        int64         // bytes
-	MaxPush        int64         // bytes of one push
-	LogSize        int64         // bytes at which an app's log is rotated
-	LogKeep        int           // rotated logs kept
-	GitUser        string        // system mode: who git and its hooks run as
-	StopTimeout    time.Duration // how long a stopping server waits for deploys under way
+	Listen         string         // HOST:PORT of the ssh server
+	HostKey        string         // path
+	AuthorizedKeys string         // path
+	Deploys        int            // deploys at a time; 0: number of cores
+	MinFree        int64          // bytes
+	MaxPush        int64          // bytes of one push
+	LogSize        int64          // bytes at which an app's log is rotated
+	LogKeep        int            // rotated logs kept
+	GitUser        string         // system mode: who git and its hooks run as
+	StopTimeout    time.Duration  // how long a stopping server waits for deploys under way
+	MaxConnections int            // ssh connections at a time
+	MaxPerAddress  int            // of one address, or one IPv6 /64
+	MaxLogins      int            // that have not logged in
+	MaxSessions    int            // sessions at a time on one connection
+	LoginTimeout   time.Duration  // from connecting to the first command
+	IdleTimeout    time.Duration  // of a connection without a command
+	KeepAlive      time.Duration  // silence after which a client is asked for a sign of life
+	Penalty        time.Duration  // the longest that an address is kept out; 0: none is
+	PenaltyExempt  []netip.Prefix // who never is
 }
 
 // Notify says who is told what becomes of deploys.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strings"
 )
 
 // parseWebURL takes an http or https URL. It may hold a token: no error quotes it.
@@ -28,4 +29,23 @@ func parseLoopback(s string) (string, error) {
 		return "", fmt.Errorf("%q is no loopback address, and others must not reach it\nwrite 127.0.0.1 or [::1] before the port, and let a proxy with a password ask it from elsewhere", host)
 	}
 	return parseListen(s)
+}
+
+// parseNetworks reads addresses and networks (192.0.2.0/24), in any number.
+func parseNetworks(s string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return isSpace(r) || r == ',' }) {
+		network, err := netip.ParsePrefix(word)
+		if addr, bad := netip.ParseAddr(word); bad == nil && addr.Zone() == "" {
+			network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is neither an address nor a network such as 192.0.2.0/24", word)
+		}
+		if network.Addr().Is4In6() {
+			return nil, fmt.Errorf("%q is written as IPv6\nwrite the IPv4 network", word)
+		}
+		all = append(all, network.Masked())
+	}
+	return all, nil
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -28,6 +29,18 @@ func TestWebURL(t *testing.T) {
 		}
 		if err != nil && strings.Contains(strings.ReplaceAll(err.Error(), "hooks/TOKEN", ""), "TOKEN") {
 			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	for s, want := range map[string]string{
+		"127.0.0.0/8 ::1/128": "[127.0.0.0/8 ::1/128]", "192.0.2.7": "[192.0.2.7/32]", "192.0.2.7/24, 2001:db8::1": "[192.0.2.0/24 2001:db8::1/128]", "": "[]",
+		"example.org": "", "192.0.2.0/33": "", "fe80::1%eth0": "", "::ffff:192.0.2.1": "", "192.0.2.*": "",
+	} {
+		got, err := parseNetworks(s)
+		if (err == nil) != (want != "") || err == nil && fmt.Sprint(got) != want {
+			t.Errorf("%q: %v, %v", s, got, err)
 		}
 	}
 }

@@ -185,6 +185,15 @@ func (s *Site) resolve(errs *Errors) {
 		LogKeep:        value(t, "server", "log_keep", parseNumber(0, 1000)),
 		GitUser:        value(t, "server", "git_user", parseUser),
 		StopTimeout:    value(t, "server", "stop_timeout", parseDuration(0)),
+		MaxConnections: value(t, "server", "max_connections", parseNumber(1, 10000)),
+		MaxPerAddress:  value(t, "server", "max_per_address", parseNumber(1, 10000)),
+		MaxLogins:      value(t, "server", "max_logins", parseNumber(1, 10000)),
+		MaxSessions:    value(t, "server", "max_sessions", parseNumber(1, 1000)),
+		LoginTimeout:   value(t, "server", "login_timeout", parseDuration(atLeastOneSecond)),
+		IdleTimeout:    value(t, "server", "idle_timeout", parseDuration(atLeastOneSecond)),
+		KeepAlive:      value(t, "server", "keep_alive", parseDuration(atLeastOneSecond)),
+		Penalty:        value(t, "server", "penalty", parseDuration(0)),
+		PenaltyExempt:  optional(t, "server", "penalty_exempt", parseNetworks),
 	}
 	s.Notify = Notify{
 		Command: optional(t, "notify", "command", text),

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,12 +80,15 @@ func TestSiteDefaults(t *testing.T) {
 		Server: Server{
 			Listen: ":2222", HostKey: "/etc/scotch/host_key", AuthorizedKeys: "/etc/scotch/authorized_keys",
 			MinFree: 200 << 20, MaxPush: 1 << 30, LogSize: 10 << 20, LogKeep: 5, GitUser: "scotch", StopTimeout: 300 * time.Second,
+			MaxConnections: 512, MaxPerAddress: 64, MaxLogins: 100, MaxSessions: 10, LoginTimeout: 30 * time.Second, IdleTimeout: 15 * time.Minute,
+			KeepAlive: 30 * time.Second, Penalty: 10 * time.Minute,
+			PenaltyExempt: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		},
 		Notify:  Notify{Timeout: 10 * time.Second},
 		Plugins: map[string]bool{"git": true, "uwsgi": true, "nginx": true},
 		Values:  s.Values, layers: s.layers, schema: s.schema, neighbours: s.neighbours,
 	}
-	if diff := cmp.Diff(want, s, cmp.Comparer(func(a, b *Values) bool { return a == b }),
+	if diff := cmp.Diff(want, s, cmp.Comparer(func(a, b *Values) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b []layer) bool { return len(a) == len(b) }), cmp.Comparer(func(a, b *schema) bool { return a == b }), cmp.Comparer(func(a, b *neighbours) bool { return a == b }), cmp.AllowUnexported(Site{})); diff != "" {
 		t.Error(diff)
 	}

@@ -1,7 +1,6 @@
 package gitserver
 
 import (
-	"crypto/rsa"
 	"errors"
 	"time"
 
@@ -15,16 +14,18 @@ import (
 // that was proved, in wire format.
 const provedKey = "proved-key@scotch"
 
+// errKeyCostsTime is a panic's value: x/crypto/ssh verifies the signature that
+// comes with a key before it looks at what the callback made of the key, and only
+// a panic keeps it from that.
+var errKeyCostsTime = errors.New("the client offers a key that is made to cost time")
+
 // offered tells whether a proof of the key is worth asking for. It says nothing
 // about who is there: a client may offer any key (CVE-2024-45337).
 func (c *connection) offered(_ ssh.Context, key ssh.PublicKey) bool {
-	if k, ok := key.(gossh.CryptoPublicKey); ok {
-		if r, ok := k.CryptoPublicKey().(*rsa.PublicKey); ok && r.N.BitLen() > 8192 {
-			c.net.Close() // x/crypto would go on to verify a signature with it
-			return false
-		}
-	}
 	c.offeredKey = gossh.FingerprintSHA256(key)
+	if err := access.CheckSize(key); err != nil {
+		panic(errKeyCostsTime)
+	}
 	_, ok := c.server.Keys.Find(key, c.net.RemoteAddr(), time.Now())
 	return ok
 }
@@ -39,7 +40,11 @@ func (c *connection) config(ssh.Context) *gossh.ServerConfig {
 			if _, ok := c.server.Keys.Find(key, c.net.RemoteAddr(), time.Now()); !ok {
 				return nil, errors.New("the key is not known any more")
 			}
+			if !c.server.loggedIn(c) {
+				return nil, errors.New("dropped to make room")
+			}
 			c.proved = true
+			c.server.penalties.forgive(c.network)
 			return &gossh.Permissions{Extensions: map[string]string{provedKey: string(key.Marshal())}}, nil
 		},
 		// No SHA-1, no CBC, no NIST groups below P-256; encrypt-then-MAC alone

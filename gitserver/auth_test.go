@@ -1,6 +1,10 @@
 package gitserver
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
@@ -241,5 +245,39 @@ func TestHostKey(t *testing.T) {
 	}
 	if data, _ := os.ReadFile(path); string(data) != "rubbish" {
 		t.Error("a key that can't be read was replaced")
+	}
+}
+
+func TestHostKeyThatProvesNothingIsRefused(t *testing.T) {
+	short, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "host_key")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(short)}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := LoadOrCreateHostKey(path); err == nil || !strings.Contains(err.Error(), "1024 bits") {
+		t.Errorf("an RSA key of 1024 bits: %v", err)
+	}
+}
+
+// SHA-1 signatures (ssh-rsa) are not made with an operator's older RSA key.
+func TestRSAHostKeySignsWithSHA2Only(t *testing.T) {
+	f := start(t, func(f *fixture) {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(f.dir, "rsa_host_key")
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if f.HostKey, _, err = LoadOrCreateHostKey(path); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got := f.kexInit()[1]; !slices.Equal(got, []string{"rsa-sha2-256", "rsa-sha2-512"}) {
+		t.Errorf("host key algorithms %q", got)
 	}
 }

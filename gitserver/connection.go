@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,12 +30,15 @@ type connection struct {
 	// proved tells that it has proved one. Of the handshake's goroutine.
 	offeredKey string
 	proved     bool
+	late       atomic.Bool  // the deadline closed it
+	refusals   atomic.Int32 // channels that were refused since the last one that was not
 
 	mu       sync.Mutex
-	deadline *time.Timer // closes it; stopped while a command runs
-	channels int         // open ones, and those whose work goes on
-	commands int         // that are being worked on
-	watched  bool        // keepAlive runs
+	deadline *time.Timer                // closes it; stopped while a command runs
+	channels int                        // open ones, and those whose work goes on
+	commands int                        // that are being worked on
+	watched  bool                       // keepAlive runs
+	spokenOn map[gossh.Channel]struct{} // by keepAlive
 }
 
 // liveConn remembers when the other end was last heard of.
@@ -77,6 +82,7 @@ func (c *connection) serve(base context.Context) {
 	c.mu.Lock()
 	c.deadline = time.AfterFunc(or(c.server.LoginTimeout, 30*time.Second), func() {
 		c.log.Info("closed: no command came in time")
+		c.late.Store(true)
 		c.net.Close()
 	})
 	c.mu.Unlock()
@@ -98,7 +104,7 @@ func (c *connection) serve(base context.Context) {
 		RequestHandlers:   map[string]ssh.RequestHandler{},
 		SubsystemHandlers: map[string]ssh.SubsystemHandler{},
 		ConnectionFailedCallback: func(_ net.Conn, err error) {
-			if !errors.Is(err, io.EOF) {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				c.log.Infof("no login: %v", err)
 			}
 			if c.offeredKey != "" && !c.proved { // not one that only looked whether somebody answers
@@ -106,7 +112,33 @@ func (c *connection) serve(base context.Context) {
 			}
 		},
 	}
+	defer c.settle()
 	gl.HandleConn(c.net)
+}
+
+// settle lets the connection's network pay when no key was proved on it. It must
+// be deferred directly.
+func (c *connection) settle() {
+	p := recover()
+	switch {
+	case p == errKeyCostsTime:
+		c.log.Warnf("closed: %v", p)
+		c.refused(access.Identity{Fingerprint: c.offeredKey}, RefusedByKey, errKeyCostsTime.Error())
+		c.penalize(costOfAttack, "a key that is made to cost time")
+		return
+	case p != nil && !c.proved:
+		c.penalize(costOfAttack, "an error inside the server")
+	case c.proved:
+	case c.late.Load():
+		c.penalize(costOfLate, "connections without a login")
+	case c.offeredKey != "":
+		c.penalize(costOfKeys, "keys that are not let in")
+	default:
+		c.penalize(costOfSilence, "connections without a login")
+	}
+	if p != nil {
+		logPanic(c.log, p)
+	}
 }
 
 // channel serves one session channel until both the client has closed it and
@@ -119,11 +151,21 @@ func (c *connection) channel(base context.Context, conn *gossh.ServerConn, nc go
 	defer c.server.work.Done()
 	defer recovered(c.log)
 	if !c.open() {
-		who, _, _ := c.identity(conn)
-		c.refused(who, RefusedByLimit, "too many sessions on one connection")
+		// gliderlabs has begun a goroutine for this, which waits as long as a
+		// client that reads nothing leaves no room to write the answer.
+		switch n := c.refusals.Add(1); {
+		case n == 1:
+			who, _, _ := c.identity(conn)
+			c.refused(who, RefusedByLimit, "too many sessions on one connection")
+		case n == maxRefusals:
+			c.log.Warn("closed: a flood of channels")
+			c.penalize(costOfAttack, "a flood of channels")
+			c.net.Close()
+		}
 		nc.Reject(gossh.ResourceShortage, "too many sessions")
 		return
 	}
+	c.refusals.Store(0)
 	defer c.close()
 
 	// gliderlabs' context lives as long as the connection. This one ends with
@@ -131,7 +173,7 @@ func (c *connection) channel(base context.Context, conn *gossh.ServerConn, nc go
 	ctx, cancel := context.WithCancel(base)
 	defer cancel()
 	var work sync.WaitGroup
-	client := &screened{NewChannel: nc, closed: cancel}
+	client := &screened{NewChannel: nc, conn: c, closed: cancel}
 	gl := &ssh.Server{
 		Handler: func(sess ssh.Session) {
 			defer work.Done()
@@ -154,6 +196,9 @@ func (c *connection) channel(base context.Context, conn *gossh.ServerConn, nc go
 		c.closeIfIdle() // not earlier: the client has had its exit status by now
 	}
 }
+
+// maxRefusals is how many channels in a row may be refused before the connection is closed.
+const maxRefusals = 100
 
 func (c *connection) open() bool {
 	c.mu.Lock()
@@ -186,6 +231,7 @@ func (c *connection) working(conn *gossh.ServerConn, by int) {
 	if watch && c.server.begin() {
 		go func() {
 			defer c.server.work.Done()
+			defer c.net.Close() // it is over, or nobody watches it any more
 			defer recovered(c.log)
 			c.keepAlive(conn)
 		}()
@@ -232,74 +278,36 @@ func (c *connection) keepAlive(conn *gossh.ServerConn) {
 			if silence >= interval && !waiting {
 				waiting = true
 				go func() {
+					defer func() { answered <- struct{}{} }()
+					c.askChannels()
 					conn.SendRequest("keepalive@openssh.com", true, nil)
-					answered <- struct{}{}
 				}()
 			}
 		}
 	}
 }
 
-// screened takes from a channel's requests what gliderlabs would accept,
-// collect without bound, or block on.
-type screened struct {
-	gossh.NewChannel
-	closed func() // called when the channel is, or is of no use to the client
-	// terminal is the client's, nil where it asked for none. gliderlabs is told
-	// nothing of it: it would change the output of each command that has one.
-	terminal atomic.Pointer[terminal]
+// speakOn has keepAlive speak on a channel, or not any more.
+func (c *connection) speakOn(ch gossh.Channel, on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !on {
+		delete(c.spokenOn, ch)
+		return
+	}
+	if c.spokenOn == nil {
+		c.spokenOn = map[gossh.Channel]struct{}{}
+	}
+	c.spokenOn[ch] = struct{}{}
 }
 
-const maxCommand = 128 << 10 // bytes of a command line
-
-func (s *screened) Accept() (gossh.Channel, <-chan *gossh.Request, error) {
-	ch, in, err := s.NewChannel.Accept()
-	if err != nil {
-		return nil, nil, err
+// askChannels sends a sign of life on each channel: a gateway between us and the
+// client answers for the connection itself, and hands on what a channel gets.
+func (c *connection) askChannels() {
+	c.mu.Lock()
+	channels := slices.Collect(maps.Keys(c.spokenOn))
+	c.mu.Unlock()
+	for _, ch := range channels {
+		ch.SendRequest("keepalive@openssh.com", false, nil)
 	}
-	out := make(chan *gossh.Request)
-	go func() {
-		defer close(out)
-		defer s.closed()
-		protocol, begun := false, false
-		for r := range in {
-			pass, done := false, false
-			t := s.terminal.Load()
-			switch r.Type {
-			case "exec":
-				pass = len(r.Payload) <= maxCommand
-				begun = begun || pass
-			case "shell":
-				pass, begun = true, true
-			case "pty-req":
-				// What it is for is not known yet, and clients wait for the answer.
-				if t == nil && !begun {
-					t = requestTerminal(r.Payload)
-					done = t != nil
-					s.terminal.Store(t)
-				}
-			case "window-change":
-				done = t != nil && t.change(r.Payload)
-			case "env":
-				// The one variable that git needs, once.
-				var kv struct{ Name, Value string }
-				pass = !protocol && gossh.Unmarshal(r.Payload, &kv) == nil &&
-					kv.Name == "GIT_PROTOCOL" && protocolRE.MatchString(kv.Value)
-				protocol = protocol || pass
-			case "eow@openssh.com":
-				// The client can't write what we send any more, as in
-				// `ssh HOST logs -f APP | head`, and would wait for our end
-				// (OpenSSH's PROTOCOL, 2.1).
-				s.closed()
-			}
-			if !pass {
-				if r.WantReply {
-					r.Reply(done, nil)
-				}
-				continue
-			}
-			out <- r
-		}
-	}()
-	return ch, out, nil
 }

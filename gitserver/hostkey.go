@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	gossh "golang.org/x/crypto/ssh"
+
+	"scotch/gitserver/access"
 )
 
 // LoadOrCreateHostKey reads the server's private key from path, in any format
@@ -29,6 +31,9 @@ func LoadOrCreateHostKey(path string) (key gossh.Signer, fingerprint string, err
 	key, err = gossh.ParsePrivateKey(data)
 	if err != nil {
 		return nil, "", fmt.Errorf("the host key %q can't be read: %w\nput its backup there, or remove the file to get a new one, which every client will ask about", path, err)
+	}
+	if err := access.CheckKey(key.PublicKey()); err != nil {
+		return nil, "", fmt.Errorf("the host key %q proves nothing any more: %w\nremove the file to get a new one, which every client will ask about", path, err)
 	}
 	if key.PublicKey().Type() == gossh.KeyAlgoRSA {
 		// An operator's older key; never with SHA-1.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,6 +91,8 @@ func start(t *testing.T, change func(f *fixture)) *fixture {
 		HostKey: hostKey, Keys: f.keys, Repositories: f.repos, Pushes: f.pushes, Log: log,
 		// Not the memory: a program with the race detector needs terabytes of it.
 		Git: GitOptions{Dir: filepath.Join(dir, "git"), Limits: Limits{Memory: -1}},
+		// Bad logins are what many tests are about.
+		Exempt: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		CreateApp: func(ctx context.Context, app, by string) error {
 			return exec.CommandContext(ctx, "git", "init", "-q", "--bare", "-b", "main", f.repos.Path(app)).Run()
 		},
@@ -284,19 +287,46 @@ func (f *fixture) dial(who string) *gossh.Client {
 }
 
 func (f *fixture) tryDial(auth ...gossh.AuthMethod) (*gossh.Client, error) {
-	return gossh.Dial("tcp", "127.0.0.1:"+f.port, &gossh.ClientConfig{
-		User: "anybody", Auth: auth, HostKeyCallback: gossh.FixedHostKey(f.HostKey.PublicKey()), Timeout: 10 * time.Second,
+	return f.tryDialFrom("127.0.0.1", auth...)
+}
+
+// tryDialFrom is a raw client at an address of its own, 127.0.0.2 for instance.
+func (f *fixture) tryDialFrom(from string, auth ...gossh.AuthMethod) (*gossh.Client, error) {
+	nc, err := f.connect(from)
+	if err != nil {
+		return nil, err
+	}
+	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	conn, chans, reqs, err := gossh.NewClientConn(nc, "", &gossh.ClientConfig{
+		User: "anybody", Auth: auth, HostKeyCallback: gossh.FixedHostKey(f.HostKey.PublicKey()),
 	})
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	nc.SetDeadline(time.Time{})
+	return gossh.NewClient(conn, chans, reqs), nil
+}
+
+// connect connects and says nothing.
+func (f *fixture) connect(from string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	return d.Dial("tcp", "127.0.0.1:"+f.port)
 }
 
 type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	written chan struct{} // closed at the next Write
 }
 
 func (s *syncBuffer) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.written != nil {
+		close(s.written)
+		s.written = nil
+	}
 	return s.b.Write(p)
 }
 
@@ -304,6 +334,28 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// has waits until the text is there n times.
+func (s *syncBuffer) has(t *testing.T, text string, n int) {
+	t.Helper()
+	for deadline := time.After(10 * time.Second); ; {
+		s.mu.Lock()
+		if strings.Count(s.b.String(), text) >= n {
+			s.mu.Unlock()
+			return
+		}
+		if s.written == nil {
+			s.written = make(chan struct{})
+		}
+		written := s.written
+		s.mu.Unlock()
+		select {
+		case <-written:
+		case <-deadline:
+			t.Fatalf("the log does not say %q %d times", text, n)
+		}
+	}
 }
 
 // wait fails the test when c does not get anything within 10 seconds.

@@ -31,6 +31,12 @@ func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, w
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		defer func() {
+			if p := recover(); p != nil {
+				logPanic(c.log, p)
+				cancel(errRevoked) // nobody asks for its key any more
+			}
+		}()
 		tick := time.NewTicker(keyPoll)
 		defer tick.Stop()
 		for {

@@ -110,15 +110,24 @@ type Server struct {
 	// MaxPerAddress is the number of connections at a time from one IPv4
 	// address or one IPv6 /64. 0: 64.
 	MaxPerAddress int
+	// MaxLogins is the number of connections at a time that have proved no key
+	// yet. From three tenths of it on some are dropped at random. 0: 100.
+	MaxLogins int
 	// MaxSessions at a time on one connection. 0: 10, as OpenSSH's.
 	MaxSessions int
+	// LongestPenalty bounds how long an address (or IPv6 /64) that misbehaves is
+	// kept out. 0: 10 min; less: none is.
+	LongestPenalty time.Duration
+	// Exempt are networks that are never kept out: a relay's, behind which all
+	// clients have one address.
+	Exempt []netip.Prefix
 
 	mu        sync.Mutex
 	closed    bool // no new connections, sessions, listeners
 	listeners map[net.Listener]context.CancelFunc
-	conns     map[*connection]struct{}
-	perAddr   map[netip.Prefix]int
+	admission admission
 	receiving map[string]*receiving // by app
+	penalties penalties             // has a lock of its own
 	sessions  struct{ open, total atomic.Int64 }
 	work      sync.WaitGroup // connections, sessions; added to while !closed only
 }
@@ -212,8 +221,8 @@ func (s *Server) stop() []*connection {
 	for l := range s.listeners {
 		l.Close()
 	}
-	conns := make([]*connection, 0, len(s.conns))
-	for c := range s.conns {
+	conns := make([]*connection, 0, len(s.admission.conns))
+	for c := range s.admission.conns {
 		conns = append(conns, c)
 	}
 	return conns
@@ -236,55 +245,6 @@ func (s *Server) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
-}
-
-// accept serves a connection in a goroutine of its own, or refuses it.
-func (s *Server) accept(base context.Context, nc net.Conn) {
-	c := newConnection(s, nc)
-	if err := s.admit(c); err != nil {
-		c.log.Warnf("connection refused: %v", err)
-		if !errors.Is(err, ErrClosed) {
-			c.refused(access.Identity{}, RefusedByLimit, err.Error())
-		}
-		nc.Close()
-		return
-	}
-	go func() {
-		defer s.work.Done()
-		defer s.release(c)
-		defer recovered(c.log)
-		c.serve(base)
-	}()
-}
-
-// admit counts a connection in, if there is room for it.
-func (s *Server) admit(c *connection) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return ErrClosed
-	case len(s.conns) >= or(s.MaxConnections, 512):
-		return errors.New("too many connections")
-	case s.perAddr[c.network] >= or(s.MaxPerAddress, 64):
-		return fmt.Errorf("too many connections from %s", c.network)
-	}
-	if s.conns == nil {
-		s.conns, s.perAddr = map[*connection]struct{}{}, map[netip.Prefix]int{}
-	}
-	s.conns[c] = struct{}{}
-	s.perAddr[c.network]++
-	s.work.Add(1)
-	return nil
-}
-
-func (s *Server) release(c *connection) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	if s.perAddr[c.network]--; s.perAddr[c.network] <= 0 {
-		delete(s.perAddr, c.network)
-	}
 }
 
 // begin counts a piece of work in; it must be followed by s.work.Done.

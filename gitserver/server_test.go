@@ -223,6 +223,43 @@ func TestDeadClientIsGivenUp(t *testing.T) {
 	wait(t, "its end", ended)
 }
 
+// A command that says nothing for minutes outlives the idle limit, and what lies
+// between it and its client (NAT, a gateway that ends ssh itself) sees signs of
+// life on the command's own channel.
+func TestSilentCommandLives(t *testing.T) {
+	finish := make(chan bool)
+	f := start(t, func(f *fixture) {
+		f.KeepAlive, f.IdleTimeout, f.LoginTimeout = 20*time.Millisecond, 20*time.Millisecond, 5*time.Second
+		f.Commands = func(ctx context.Context, _ access.Identity, _ Command) int {
+			select {
+			case <-finish:
+				return 7
+			case <-ctx.Done():
+				return 1
+			}
+		}
+	})
+	ch, reqs, err := f.dial("alice").OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.SendRequest("exec", true, gossh.Marshal(struct{ S string }{"silent"})); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n < 10; n++ {
+		if r := wait(t, "a sign of life on the channel", reqs); r == nil || r.Type != "keepalive@openssh.com" {
+			t.Fatalf("%d: %+v", n, r)
+		}
+	}
+	close(finish)
+	for r := range reqs {
+		if r.Type == "exit-status" && gossh.Unmarshal(r.Payload, &struct{ N uint32 }{}) == nil && r.Payload[3] == 7 {
+			return
+		}
+	}
+	t.Error("the command did not end by itself")
+}
+
 // deafConn stops sending.
 type deafConn struct {
 	net.Conn

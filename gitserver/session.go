@@ -108,7 +108,7 @@ func (s *session) command(ctx context.Context, words []string) int {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
-		c.Stdin, c.Stdout = s.term.read(ctx, s, cancel), cooked{s, s.term}
+		c.Stdin, c.Stdout = s.term.read(ctx, s, cancel, s.log), cooked{s, s.term}
 		c.Terminal = &Terminal{Name: s.term.name, Sizes: s.term.sizes, Raw: s.term.raw.Store}
 	}
 	return s.server.Commands(ctx, s.who, c)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sirupsen/logrus"
 	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
@@ -98,11 +99,12 @@ type typed struct {
 }
 
 // read starts reading r, until its end or ctx's. interrupt is called at a Ctrl-C.
-func (t *terminal) read(ctx context.Context, r io.Reader, interrupt func()) io.Reader {
+func (t *terminal) read(ctx context.Context, r io.Reader, interrupt func(), log logrus.FieldLogger) io.Reader {
 	in := &typed{chunks: make(chan []byte, 16)}
 	end := sync.OnceFunc(func() { close(in.chunks) })
 	go func() {
 		defer end()
+		defer recovered(log)
 		buf := make([]byte, 4096)
 		for over := false; ; {
 			n, err := r.Read(buf)

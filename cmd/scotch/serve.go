@@ -258,7 +258,15 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 	if err != nil {
 		return nil, nil, "", fmt.Errorf("listening for ssh at %q: %w\nanother program has that address, or it is not this machine's; [server] listen says which to take", site.Server.Listen, err)
 	}
+	limits := site.Server
+	penalty := limits.Penalty
+	if penalty == 0 {
+		penalty = -1 // none, where gitserver's zero is its default
+	}
 	return &gitserver.Server{
+		MaxConnections: limits.MaxConnections, MaxPerAddress: limits.MaxPerAddress, MaxLogins: limits.MaxLogins, MaxSessions: limits.MaxSessions,
+		LoginTimeout: limits.LoginTimeout, IdleTimeout: limits.IdleTimeout, KeepAlive: limits.KeepAlive,
+		LongestPenalty: penalty, Exempt: limits.PenaltyExempt,
 		HostKey: key, Keys: s.keys, Repositories: p.git, Git: git, Pushes: handler, Commands: s.command, Log: s.log, Audit: s.seen,
 		Room:      s.deployer.Room,
 		CreateApp: func(ctx context.Context, app, by string) error { return s.deployer.Create(ctx, app, false) },

@@ -62,7 +62,7 @@ func parseLine(line string) (*Entry, error) {
 	if err != nil {
 		return nil, errors.New("it is no public key in OpenSSH's format")
 	}
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return nil, err
 	}
 	e := &Entry{
@@ -133,27 +133,41 @@ func (e *Entry) option(name, option string) (err error) {
 	return err
 }
 
-// checkKey refuses the kinds and sizes of keys that are no proof any more.
-func checkKey(key ssh.PublicKey) error {
+// CheckKey refuses the kinds and sizes of keys that are no proof any more.
+func CheckKey(key ssh.PublicKey) error {
 	switch key.Type() {
 	case ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256,
 		ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521:
 		return nil
 	case ssh.KeyAlgoRSA:
-		c, ok := key.(ssh.CryptoPublicKey)
-		if !ok {
-			break
-		}
-		k, ok := c.CryptoPublicKey().(*rsa.PublicKey)
-		if !ok {
-			break
-		}
-		if bits := k.N.BitLen(); bits < minRSA || bits > maxRSA {
+		if bits := rsaBits(key); bits < minRSA || bits > maxRSA {
 			return fmt.Errorf("it is an RSA key of %d bits, which must be %d to %d", bits, minRSA, maxRSA)
 		}
 		return nil
 	}
 	return fmt.Errorf("keys of the type %q are not accepted", key.Type())
+}
+
+// CheckSize refuses keys that are so large that a stranger could keep the server
+// busy with them, whether in a certificate or not. It looks at their length only.
+func CheckSize(key ssh.PublicKey) error {
+	if bits := rsaBits(key); bits > maxRSA {
+		return fmt.Errorf("it is an RSA key of %d bits, which must be %d to %d", bits, minRSA, maxRSA)
+	}
+	return nil
+}
+
+// rsaBits is the length of an RSA key's modulus, 0 for other keys.
+func rsaBits(key ssh.PublicKey) int {
+	if cert, ok := key.(*ssh.Certificate); ok {
+		key = cert.Key
+	}
+	if c, ok := key.(ssh.CryptoPublicKey); ok {
+		if k, ok := c.CryptoPublicKey().(*rsa.PublicKey); ok {
+			return k.N.BitLen()
+		}
+	}
+	return 0
 }
 
 func isPrivate(text string) bool {
