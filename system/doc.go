@@ -4,14 +4,21 @@
 //	make test-system
 //	make test-system SYSTEM='-run TestServe/trixie -v'
 //
-// They take root, debootstrap and systemd-nspawn, and are skipped, with what is
-// missing, elsewhere and by make test. Nothing of them is true on the machine:
-// each boots a container of its own, over a root that is made once (a minute for
-// each release, from the machine's mirror and proxy) and kept below
-// ${XDG_CACHE_HOME}/scotch/system. What a container writes is in memory and goes
-// with it. It has no network but its loopback interface, so what it needs must
-// be in the list of packages (machine_test.go); a change of the list makes the
-// root anew.
+// They take root, debootstrap and systemd-nspawn. Where a container can't be booted
+// (no root, no namespaces, no control groups) they are left out, and a line says
+// so. Nothing of them is true on the machine: each boots a container of its own,
+// over a root that is made once (a minute for each release, from where the
+// machine's own apt gets Debian, through its proxy) and kept below
+// ${XDG_CACHE_HOME}/scotch/system, which may be removed at any time. What a
+// container writes is in memory and goes with it. It has no network but its
+// loopback interface, so what it needs must be in the list of packages
+// (machine_test.go); a change of the list makes the root anew.
+//
+// The tests run in namespaces of mounts and processes of their own. So nothing is
+// left of them however they end, by Ctrl-C too.
+//
+// Ubuntu is not among the releases: its archive is another one, which a machine
+// with Debian's apt sources (and a proxy that knows only those) may not reach.
 //
 // # Adding steps
 //
