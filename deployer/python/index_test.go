@@ -292,6 +292,29 @@ func TestBadIndex(t *testing.T) {
 	}
 }
 
+// A server without a network, by default: pip's five tries, each after twice the time,
+// made half a minute.
+func TestOfflineIsToldSoon(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts pip")
+	}
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := &config.App{Name: "blog", Interpreter: "python3", InstanceID: "1"}
+	src := tree(t, "requirements.txt", "--index-url http://"+l.Addr().String()+"/simple\ntiny==1.0\n")
+	l.Close()
+	r, err := install(t, freshToolchain(t, withoutUV), app, src)
+	if err == nil || !strings.Contains(err.Error(), "\nthe index can't be reached from this server: look whether its address is right and it is up") || !strings.Contains(err.Error(), "\nasked was http://127.0.0.1:") {
+		t.Errorf("%v\n%s", err, r.out)
+	}
+	if n := strings.Count(r.out, "Retrying ("); n != 2 {
+		t.Errorf("%d tries again:\n%s", n, r.out)
+	}
+}
+
 // Whatever is edited in the files that declare dependencies: the virtualenv that a
 // deploy uses, new or from the store, has what one made from nothing has.
 func TestAnyEditGivesWhatAFreshInstallGives(t *testing.T) {

@@ -69,14 +69,13 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 		return nil
 	}
 	c := commands{inst, r}
-	list := c.venv()
 	switch {
 	case len(r.Pinned) == 0:
-		list = append(list, c.declared(d)...)
+		err = run(c.whole(c.declared(d)))
 	case d.kind == lockedByUV, d.kind == exported:
 		// A lock file says what is to be installed better than the list does:
 		// with hashes, and the index of each package. The list adds the rest.
-		if err := run(append(list, c.declared(d)...)); err != nil {
+		if err := run(append(c.venv(true), c.declared(d)...)); err != nil {
 			return nil, err
 		}
 		there, err := installed(r)
@@ -84,17 +83,21 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 			return nil, err
 		}
 		rest := slices.DeleteFunc(slices.Clone(r.Pinned), func(p string) bool { return slices.Contains(there, p) })
-		if list, err = c.recorded(d, rest); err != nil {
-			return nil, err
-		}
-	default:
-		again, err := c.recorded(d, r.Pinned)
+		again, err := c.recorded(d, rest)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, again...)
+		if err := run(append(again, c.extra()...)); err != nil {
+			return nil, err
+		}
+	default:
+		again, rerr := c.recorded(d, r.Pinned)
+		if rerr != nil {
+			return nil, rerr
+		}
+		err = run(c.whole(again))
 	}
-	if err := run(append(list, c.extra()...)); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	t.bound(ctx, r.App, env, inst)
@@ -130,12 +133,24 @@ type commands struct {
 // the app's own logging.py would be found before Python's.
 func (c commands) python() string { return filepath.Join(c.r.Dir, "bin", "python") }
 
-func (c commands) venv() []step {
+// whole makes a virtualenv and what is installed into it.
+func (c commands) whole(installs []step) []step {
+	installs = append(installs, c.extra()...)
+	return append(c.venv(len(installs) > 0), installs...)
+}
+
+// venv makes a virtualenv, with pip only where pip is to install something: that takes
+// seconds, and where uv installs there is none either.
+func (c commands) venv(installs bool) []step {
 	const what = "making the virtualenv"
 	if c.inst.uv != "" {
 		return []step{{name: "uv", what: what, local: true, args: []string{c.inst.uv, "venv", "--no-project", "--no-config", "--python", c.r.Interpreter.Path, c.r.Dir}}}
 	}
-	return []step{{name: "venv", what: what, local: true, args: []string{c.r.Interpreter.Path, "-I", "-m", "venv", c.r.Dir}}}
+	args := []string{c.r.Interpreter.Path, "-I", "-m", "venv"}
+	if !installs {
+		args = append(args, "--without-pip")
+	}
+	return []step{{name: "venv", what: what, local: true, args: append(args, c.r.Dir)}}
 }
 
 func (c commands) install(what string, args ...string) step {
@@ -275,6 +290,9 @@ func (t *Toolchain) environment(app *config.App, env []string, dir string, inst 
 	must("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 	must("PIP_PROGRESS_BAR", "off")
 	must("PIP_ROOT_USER_ACTION", "ignore")
+	// Five, each after twice the time, make ten seconds and more for each package that
+	// an index which is down is asked for, before anybody is told.
+	unless("PIP_RETRIES", "2")
 	// Without it older ones run setup.py themselves, and record nowhere what the
 	// package was made of. From 21.3 on that works for -e too.
 	if v, err := parseVersion(strings.TrimPrefix(inst.name, "pip ")); err == nil && v.compare(version{release: []int{21, 3}}) >= 0 {

@@ -127,6 +127,9 @@ func TestInstall(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%v\n%s", err, r.out)
 				}
+				if pips, _ := filepath.Glob(filepath.Join(r.dir, "bin/pip*")); len(pips) > 0 {
+					t.Errorf("pip came, seconds for nothing: %q", pips)
+				}
 				python3(t, r, "pass")
 			})
 			t.Run("project", func(t *testing.T) {
