@@ -93,6 +93,8 @@ type fakeConn struct {
 	addr net.Addr
 }
 
+func tcpAddr(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1} }
+
 func (f fakeConn) RemoteAddr() net.Addr { return f.addr }
 
 // Guessing keys, holding connections and the like keep an address out, for a
