@@ -2,7 +2,8 @@
 # make test    every test; make lint, make build, make clean
 # make test-system  scotch on real systemd, in containers of Debian 12 and 13; as root
 # make deb     a Debian package, in .build
-# make soak    the random tests and those under load, longer; SOAK=10 for ten times as long
+# make soak    the random tests, those under load and the floods, longer; SOAK=10 for ten times as long
+# make fuzz    each fuzz target for FUZZ=30s
 # make bench   measures, against floors and peers, into docs/bench; BENCH='redeploy|rollback' for some
 #              (only printed), BENCH_SIZE=3 for longer
 # What is missing is installed (as root, by apt-get) or named.
@@ -51,6 +52,7 @@ soak: deps
 	SCOTCH_STEPS=$$((250 * $(SOAK))) SCOTCH_SWITCHES=$$((40 * $(SOAK))) SCOTCH_ROUNDS=$$((20 * $(SOAK))) $(GO) test -race -count=1 -v -timeout $$((30 * $(SOAK)))m \
 		-run '^(TestModel|TestSwitchesUnderLoad|TestTwentyPushesAtOnce|TestPushesToOneAppAtOnce|TestServeRestartedMidRequest)$$' ./cmd/scotch
 	SCOTCH_SOAK=1 $(GO) test -count=1 -v -timeout $$((60 * $(SOAK)))m -run '^(TestCrash|TestKilled|TestFull)' ./cmd/scotch
+	SCOTCH_SOAK=1 $(GO) test -race -count=1 -v -timeout $$((10 * $(SOAK)))m -run '^TestFloodOf' ./gitserver
 	SCOTCH_EDITS=$$((20 * $(SOAK))) $(GO) test -count=1 -v -timeout $$((30 * $(SOAK)))m -run '^(TestAnyEditGivesWhatAFreshInstallGives|TestInstallLocks)$$' ./deployer/python
 
 # Some minutes on a quiet machine. A choice of measurements leaves docs/bench as it is.
@@ -60,6 +62,13 @@ BENCH_OUT  ?= $(if $(BENCH),,docs/bench)
 bench: deps build
 	$(GO) build -o .build/bench ./bench
 	.build/bench -run '$(BENCH)' -size $(BENCH_SIZE) -out '$(BENCH_OUT)'
+
+# What it finds is a file below testdata/fuzz: commit it with the mend.
+FUZZ ?= 30s
+fuzz:
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
+	for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$$file"); do \
+	$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ) "$$(dirname "$$file")" </dev/null; done; done
 
 # Without libc it runs on any release. VERSION= and MAINTAINER= go into the package.
 deb:
@@ -71,6 +80,9 @@ lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	@echo '$(GO) tool govulncheck ./...'; out=$$($(GO) tool govulncheck ./... 2>&1) || case $$out in \
+	"govulncheck: fetching vulnerabilities:"*) echo "govulncheck is skipped: its database, https://vuln.go.dev, can't be reached";; \
+	*) echo "$$out"; exit 1;; esac
 
 clean:
 	rm -rf .build
