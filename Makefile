@@ -33,8 +33,9 @@ deps:
 demo: deps build
 	@examples/demo
 
+# Most tests wait for processes: two at a time leave cores idle.
 test: deps lint
-	$(GO) test -race -timeout 25m ./...
+	$(GO) test -race -parallel 4 -timeout 25m ./...
 
 # SYSTEM='-run TestServe/trixie -v' for less. In the folder itself, so that go test
 # shows what it says when it has to leave the tests out.
