@@ -102,3 +102,26 @@ func TestTerminal(t *testing.T) {
 	}
 	s.Close()
 }
+
+// The words of a client's terminal are read before its command is known.
+func FuzzRequestTerminal(f *testing.F) {
+	f.Add(gossh.Marshal(struct {
+		Term                         string
+		Columns, Rows, Width, Height uint32
+		Modes                        string
+	}{"xterm-256color", 80, 24, 0, 0, "\x00"}))
+	f.Add([]byte{0, 0, 0, 4, 'x'})
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		term := requestTerminal(payload)
+		if term == nil {
+			return
+		}
+		if !termRE.MatchString(term.name) {
+			t.Errorf("$TERM is %q", term.name)
+		}
+		term.change(payload)
+		if size := <-term.sizes; size.Col > 4096 || size.Row > 4096 {
+			t.Errorf("the size is %+v", size)
+		}
+	})
+}

@@ -8,11 +8,14 @@ import (
 	"crypto/rsa"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -417,6 +420,8 @@ func TestExtraKeysAreAdmins(t *testing.T) {
 	}
 }
 
+// Whatever a line of authorized_keys says, what it gives can be said of it: a
+// known role, a key that proves something, names that harm no list.
 func FuzzParseLine(f *testing.F) {
 	f.Add(`role="push",apps="blog,shop",from="10.0.0.0/8,!10.1.*",expiry-time="20300101Z" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUfp1Go9ELRyARQO8rLZVcnvqVbM1GZQlQ/LsrqD4Ii alice`)
 	f.Add(`command="x\"y" ssh-ed25519 AAAA x`)
@@ -428,5 +433,25 @@ func FuzzParseLine(f *testing.F) {
 		if e.Role.rank() == 0 || e.key == "" || e.Name == "" || (e.Apps != nil && len(e.Apps) == 0) {
 			t.Errorf("%q gives %+v", line, e)
 		}
+		key, err := ssh.ParsePublicKey([]byte(e.key))
+		if err != nil || CheckKey(key) != nil || ssh.FingerprintSHA256(key) != e.Fingerprint {
+			t.Errorf("%q gives a key that proves nothing: %v", line, err)
+		}
+		if strings.ContainsFunc(e.Name, unicode.IsControl) {
+			t.Errorf("%q gives the name %q", line, e.Name)
+		}
+		// An option that takes a right away is not lost.
+		if strings.Contains(strings.ToLower(line), "cert-authority") && !strings.Contains(strings.ToLower(e.Name+e.From), "cert-authority") {
+			t.Errorf("%q gives %+v", line, e)
+		}
+		if e.Role == Admin && e.Apps != nil {
+			t.Errorf("%q gives an admin of %q", line, e.Apps)
+		}
+		for _, app := range e.Apps {
+			if May(Identity{Role: e.Role, Apps: e.Apps}, VerbPush, app+"x") && !slices.Contains(e.Apps, app+"x") {
+				t.Errorf("%q lets in to %q", line, app+"x")
+			}
+		}
+		e.allows(netip.MustParseAddr("192.0.2.1"), time.Now())
 	})
 }
