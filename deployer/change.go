@@ -88,11 +88,11 @@ func (d *Deployer) saveChange(ctx context.Context, e Edit, outcome Outcome, out 
 	}
 	defer d.work.Done()
 	wait := NewReport(out)
-	leave, err := d.queue.enter(ctx, e.App, e.What, e.By, func(ahead *ticket) {
+	leave, err := d.enter(ctx, e.App, e.What, e.By, func(ahead *ticket) {
 		wait.Headline("%s: waiting behind %s", e.App, ahead)
 	})
 	if err != nil {
-		return fmt.Errorf("dropped while it waited for its turn: %w", err)
+		return err
 	}
 	defer leave()
 	if d.changeable(e) != outcome {

@@ -248,6 +248,20 @@ func (op *operation) command(ctx context.Context, a *config.App, rec *Record, na
 		var exit *ExitError
 		if errors.As(err, &exit) {
 			exit.Name = "the " + name + " command"
+			next := "mend it and " + op.again(a)
+			if !out.silent() {
+				next = "its output above says why; " + next
+			}
+			return fmt.Errorf("%w\n%s", err, next)
+		}
+		var late *TimeoutError
+		if errors.As(err, &late) {
+			late.Name = "the " + name + " command"
+			key := "timeout"
+			if name == "release" {
+				key = "release_timeout"
+			}
+			return fmt.Errorf("%w\n[deploy] %s says how long it may take", err, key)
 		}
 		return err
 	}

@@ -23,7 +23,7 @@ func (d *Deployer) Deploy(ctx context.Context, req Request, out io.Writer) (Resu
 	var res Result
 	var v *vigil
 	err := d.operate(ctx, task{
-		app: req.App, what: "deploy", by: req.By, title: "deploying " + short(req.Commit), heavy: true,
+		app: req.App, what: "deploy", by: req.By, title: "deploying " + short(req.Commit), heavy: true, tells: true,
 		check: func(ctx context.Context) error {
 			err := d.checkOld(ctx, req)
 			if live, done := errors.AsType[*alreadyLive](err); done {
@@ -39,7 +39,9 @@ func (d *Deployer) Deploy(ctx context.Context, req Request, out io.Writer) (Resu
 		},
 	}, out)
 	if err == nil && req.Wait {
-		err = v.awaitEnd(ctx, req.App, out)
+		if err = v.awaitEnd(ctx, req.App, out); err != nil {
+			NewReport(out).Fail(req.App, err)
+		}
 	}
 	if _, done := errors.AsType[*alreadyLive](err); done {
 		err = nil

@@ -55,8 +55,11 @@ type Deployer struct {
 
 	// ctx ends with the server, cancelled by Close; what runs under it is
 	// counted by work, what watches processes by watchers.
-	stop     context.CancelCauseFunc
-	ctx      context.Context
+	stop context.CancelCauseFunc
+	ctx  context.Context
+	// open ends before that, when nothing new may begin: what waits is refused.
+	shut     context.CancelCauseFunc
+	open     context.Context
 	work     sync.WaitGroup
 	watchers sync.WaitGroup
 
@@ -101,6 +104,7 @@ func New(o Options) *Deployer {
 	d.webLock, d.gcLock = make(chan struct{}, 1), make(chan struct{}, 1)
 	d.queue.lines = map[string][]*ticket{}
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
+	d.open, d.shut = context.WithCancelCause(context.Background())
 	return d
 }
 
@@ -114,13 +118,14 @@ func (d *Deployer) state(app string) *appState {
 	return s
 }
 
-// Close ends the server's part: nothing new begins, deploys under way are
-// waited for until ctx is done and then cancelled. Apps go on; the next server
+// Close ends the server's part: nothing new begins, what waits for its turn is
+// refused, deploys under way are waited for until ctx is done and then cancelled. Apps go on; the next server
 // adopts them.
 func (d *Deployer) Close(ctx context.Context) {
 	d.mu.Lock()
 	d.closing = true
 	d.mu.Unlock()
+	d.shut(errClosing)
 	idle := make(chan struct{})
 	go func() {
 		d.work.Wait()
@@ -178,10 +183,46 @@ func (d *Deployer) begin() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.started || d.closing {
-		return &RefusedError{Reason: errClosing.Error(), Hint: "try again in a moment"}
+		return refusedClosing()
 	}
 	d.work.Add(1)
 	return nil
+}
+
+func refusedClosing() error {
+	return &RefusedError{Reason: errClosing.Error(), Hint: "try again in a moment"}
+}
+
+// whileOpen is ctx until the server stops. why tells what a wait under it that
+// failed with err is answered.
+func (d *Deployer) whileOpen(ctx context.Context) (open context.Context, why func(err error) error, release func()) {
+	open, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(d.open, func() { cancel(errClosing) })
+	why = func(err error) error {
+		if d.open.Err() != nil {
+			return refusedClosing()
+		}
+		if err != nil {
+			return fmt.Errorf("dropped while it waited for its turn: %w", context.Cause(open))
+		}
+		return nil
+	}
+	return open, why, func() { unhook(); cancel(nil) }
+}
+
+// enter waits for the app's turn, as queue.enter does, and not beyond the end of
+// the server: what has its turn by then is not begun.
+func (d *Deployer) enter(ctx context.Context, app, what, by string, waiting func(ahead *ticket)) (leave func(), err error) {
+	open, why, release := d.whileOpen(ctx)
+	defer release()
+	leave, err = d.queue.enter(open, app, what, by, waiting)
+	if reason := why(err); reason != nil {
+		if err == nil {
+			leave()
+		}
+		return nil, reason
+	}
+	return leave, nil
 }
 
 // NoAppError says that there is no such app, or that it was never deployed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -93,6 +94,7 @@ func (op *operation) awaitHealthy(ctx context.Context, a *config.App, plan *Plan
 		Path: a.Health.Path, Prefix: strings.TrimSuffix(a.URLPrefix, "/"), Host: healthHost(a), Scheme: "http",
 	}
 	req.Path = req.Prefix + req.Path
+	named := op.what == "deploy" && isSet(a, "health", "path") && !isSet(a, "health", "status")
 	var last string
 	for same := 0; ; {
 		begin := time.Now()
@@ -101,6 +103,9 @@ func (op *operation) awaitHealthy(ctx context.Context, a *config.App, plan *Plan
 		switch {
 		case err == nil && a.Health.Status.Contains(status):
 			op.report.Step("health", fmt.Sprintf("GET %s %d in %d ms", req.Path, status, time.Since(begin).Milliseconds()), -1)
+			if named && status == http.StatusNotFound {
+				op.report.Note("note: 404 counts as healthy, also of a path that [health] names; [health] status = 200-399 refuses it")
+			}
 			return nil
 		case err == nil:
 			answer = fmt.Sprintf("GET %s answered %d", req.Path, status)
@@ -132,6 +137,15 @@ func (op *operation) awaitHealthy(ctx context.Context, a *config.App, plan *Plan
 			return fmt.Errorf("the app was not healthy after %s: %s\n[health] timeout says how long to wait", a.Health.Timeout, last)
 		}
 	}
+}
+
+// isSet tells whether a file says what the value of a key is.
+func isSet(a *config.App, section, key string) bool {
+	switch a.Origin(section, key).Layer {
+	case config.LayerSite, config.LayerSource, config.LayerApp:
+		return true
+	}
+	return false
 }
 
 // healthHost is the Host of the health request.

@@ -286,6 +286,35 @@ func instanceFor(a *config.App, r *Record) *Instance {
 	}
 }
 
+// SetTwice says of a variable that [env] may set and scotch sets too which of
+// them an app finds, "" for all others.
+func SetTwice(name string) string {
+	switch {
+	case name == "PATH":
+		return "the virtualenv's programs come first, then what [env] says"
+	case outranked(name):
+		return "scotch's own value counts, not that of [env]"
+	case name == "HOME", name == "LANG":
+		return "the value of [env] counts, in place of scotch's own"
+	}
+	return ""
+}
+
+// outranked are the variables that [env] cannot set.
+func outranked(name string) bool {
+	return strings.HasPrefix(name, "SCOTCH_") || name == "VIRTUAL_ENV"
+}
+
+// tellOutranked names the variables of [env] that are not, or not alone, what an
+// app finds.
+func (op *operation) tellOutranked(a *config.App) {
+	for _, v := range a.Env {
+		if outranked(v.Name) || v.Name == "PATH" {
+			op.report.Note("note: [env] %s: %s", v.Name, SetTwice(v.Name))
+		}
+	}
+}
+
 // environment is all that a process of the app finds in its environment: what
 // [env] says, and what scotch promises. Nothing of scotch's own.
 func (i *Instance) environment(extra []config.Var) []string {
@@ -300,7 +329,7 @@ func (i *Instance) environment(extra []config.Var) []string {
 		for _, v := range vars {
 			// An app may set its own PATH, HOME and LANG; the venv stays first.
 			switch {
-			case strings.HasPrefix(v.Name, "SCOTCH_"), v.Name == "VIRTUAL_ENV":
+			case outranked(v.Name):
 			case v.Name == "PATH":
 				set["PATH"] = filepath.Join(i.Venv, "bin") + ":" + v.Value
 			default:

@@ -58,7 +58,7 @@ func (d *Deployer) turn(ctx context.Context, app, title string) (leave func(), e
 	if err := d.begin(); err != nil {
 		return nil, err
 	}
-	out, err := d.queue.enter(ctx, app, title, "", func(*ticket) {})
+	out, err := d.enter(ctx, app, title, "", func(*ticket) {})
 	if err != nil {
 		d.work.Done()
 		return nil, err

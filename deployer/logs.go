@@ -164,15 +164,21 @@ func logFiles(dir string) ([]string, error) {
 }
 
 // DeployLog writes the log of a deploy to out: of the operation under way or,
-// without one, the last; of release n where n is above 0. With follow it stays
+// without one, the last; of release n where n is above 0; of a deploy that failed,
+// by Failed.Log, where that is given. With follow it stays
 // until a deploy under way has ended.
-func (d *Deployer) DeployLog(ctx context.Context, app string, n int, follow bool, out io.Writer) error {
+func (d *Deployer) DeployLog(ctx context.Context, app string, n int, failed string, follow bool, out io.Writer) error {
 	if _, err := d.app(app); err != nil {
 		return err
 	}
 	l := d.layout(app)
 	id := ""
-	if n > 0 {
+	if failed != "" {
+		if !validID(failed) || !isThere(l.instance(failed)) {
+			return &RefusedError{Reason: fmt.Sprintf("app %q has no log %s", app, failed), Hint: fmt.Sprintf("%s releases %s names those there are", d.SSH, app)}
+		}
+		id = failed
+	} else if n > 0 {
 		rec, err := readRecord(l.release(n))
 		if err != nil {
 			return &RefusedError{Reason: fmt.Sprintf("app %q has no release v%d", app, n), Hint: fmt.Sprintf("%s releases %s lists them", d.SSH, app)}

@@ -72,6 +72,9 @@ type task struct {
 	title         string // for those who wait behind: "deploying 3f2c1ab"
 	heavy         bool   // takes one of the server's slots for deploys
 	warm          bool   // may use the instance that a watch kept warm
+	// tells that its output says why it failed, as a push's does: git shows one
+	// line of the error. Elsewhere whoever asked shows all of it, once.
+	tells bool
 	// check is asked when the app's turn has come, before anything is made.
 	check func(ctx context.Context) error
 	run   func(ctx context.Context, op *operation) error
@@ -93,25 +96,22 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 		}
 	}
 	wait := NewReport(out)
-	leave, err := d.queue.enter(ctx, t.app, t.title, t.by, func(ahead *ticket) {
+	leave, err := d.enter(ctx, t.app, t.title, t.by, func(ahead *ticket) {
 		wait.Headline("%s: waiting behind %s", t.app, ahead)
 		wait.Note("`%s cancel %s` ends what is under way", d.SSH, t.app)
 	})
 	if err != nil {
-		return fmt.Errorf("dropped while it waited for its turn: %w", err)
+		return err
 	}
 	defer leave()
 	if t.heavy {
 		if !d.slots.TryAcquire(1) {
 			wait.Note("waiting for one of the server's %s", plural(d.wide, "deploy slot"))
-			if err := d.slots.Acquire(ctx, 1); err != nil {
-				return fmt.Errorf("dropped while it waited for its turn: %w", context.Cause(ctx))
+			if err := d.awaitSlot(ctx); err != nil {
+				return err
 			}
 		}
 		defer d.slots.Release(1)
-	}
-	if d.ctx.Err() != nil {
-		return context.Cause(d.ctx)
 	}
 	if err := d.stillThere(t.app); err != nil {
 		return err
@@ -151,7 +151,11 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	go func() {
 		defer close(followed)
 		defer op.log.leave()
-		op.log.follow(ctx, out)
+		if t.tells {
+			op.log.follow(ctx, out)
+		} else {
+			op.log.followWork(ctx, out)
+		}
 	}()
 
 	was := op.nowLive()
@@ -164,6 +168,18 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	d.sweepLater(t.app)
 	<-followed
 	return err
+}
+
+// awaitSlot takes one of the server's slots for deploys.
+func (d *Deployer) awaitSlot(ctx context.Context) error {
+	open, why, release := d.whileOpen(ctx)
+	defer release()
+	err := d.slots.Acquire(open, 1)
+	reason := why(err)
+	if reason != nil && err == nil {
+		d.slots.Release(1)
+	}
+	return reason
 }
 
 // cool lets go of a warm instance that was not switched back to. When nothing
@@ -245,10 +261,14 @@ func (op *operation) run(ctx context.Context, t task) (err error) {
 			if errors.Is(err, syscall.ENOSPC) {
 				err = onFullDisk(err)
 			}
+			op.log.judge()
 			op.report.Fail(t.app, err)
 		}
 		if !op.kept {
 			op.takeBack()
+		}
+		if err != nil && !op.kept {
+			op.noteAttempt(err)
 		}
 	}()
 	return t.run(ctx, op)
@@ -308,10 +328,16 @@ func (d *Deployer) discard(l layout, id string) error {
 // Cancel ends the operation under way on an app.
 func (d *Deployer) Cancel(app, by string) error {
 	d.mu.Lock()
-	op := d.state(app).op
+	op, v := d.state(app).op, d.state(app).vigil
 	d.mu.Unlock()
-	if op == nil {
-		return &RefusedError{Reason: fmt.Sprintf("nothing is under way on %q", app)}
+	switch {
+	case op == nil && v != nil:
+		return &RefusedError{
+			Reason: fmt.Sprintf("nothing to cancel: v%d of %q is live, and watched", v.new.rec.Release, app),
+			Hint:   fmt.Sprintf("%s rollback %s takes it back", d.SSH, app),
+		}
+	case op == nil:
+		return &RefusedError{Reason: fmt.Sprintf("nothing is under way on %q", app), Hint: fmt.Sprintf("%s releases %s says what is live", d.SSH, app)}
 	}
 	op.cancel(&cancelledError{by})
 	return nil

@@ -84,7 +84,7 @@ type pruning struct {
 
 // turn waits for an app's turn. A watch over what went live goes on.
 func (p *pruning) turn(ctx context.Context, app string) (leave func(), err error) {
-	return p.d.queue.enter(ctx, app, "a prune", "", func(*ticket) {})
+	return p.d.enter(ctx, app, "a prune", "", func(*ticket) {})
 }
 
 func (p *pruning) app(ctx context.Context, app string) error {

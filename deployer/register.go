@@ -90,6 +90,9 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	inst := instanceFor(a, rec)
 	inst.Env = inst.environment(nil)
 	rec.Environment = inst.Env
+	if op.what == "deploy" {
+		op.tellOutranked(a)
+	}
 	notes := op.report.Output()
 	defer notes.Close()
 	plan, err := d.AppServer.Plan(ctx, inst, notes)

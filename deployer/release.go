@@ -14,10 +14,10 @@ import (
 	"scotch/config"
 )
 
-// Release is one release of an app as `releases` shows it.
+// Release is one release of an app as `releases` shows it, or a deploy that failed.
 type Release struct {
-	Number  int       `json:"release"`
-	State   string    `json:"state"` // "live", "kept", "removed"
+	Number  int       `json:"release,omitempty"` // from 1; none of a deploy that failed
+	State   string    `json:"state"`             // "live", "kept", "removed"; "failed"
 	Commit  string    `json:"commit"`
 	Subject string    `json:"subject"`
 	By      string    `json:"by"`
@@ -31,9 +31,20 @@ type Release struct {
 	Undone *Undone `json:"undone,omitempty"`
 	// Warning is what the watch after its switch saw of one that it left live.
 	Warning string `json:"warning,omitempty"`
+	// Failed is why it came to nothing.
+	Failed *Failed `json:"failed,omitempty"`
 }
 
-// Releases returns an app's releases, the newest first.
+// Failed is the end of a deploy that failed.
+type Failed struct {
+	Stage string `json:"stage,omitempty"` // "checkout", "register"; "" before the first
+	Why   string `json:"why"`             // one line
+	// Log is what DeployLog knows its log by, "" where that is gone.
+	Log string `json:"log,omitempty"`
+}
+
+// Releases returns an app's releases, the newest first, and before them the last
+// deploys that failed since the newest one.
 func (d *Deployer) Releases(app string) ([]Release, error) {
 	if _, err := d.app(app); err != nil && !errors.As(err, new(config.Errors)) {
 		return nil, err
@@ -41,7 +52,9 @@ func (d *Deployer) Releases(app string) ([]Release, error) {
 	l := d.layout(app)
 	records, err := l.history()
 	live, liveErr := l.live()
-	list := make([]Release, 0, len(records))
+	failed, failedErr := l.failedDeploys()
+	err = errors.Join(err, failedErr)
+	list := append(make([]Release, 0, len(failed)+len(records)), failed...)
 	for _, r := range records {
 		rel := Release{
 			Number: r.Release, State: "removed", Commit: r.Commit, Subject: Neutral(r.Subject), By: Neutral(r.By),

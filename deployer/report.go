@@ -69,6 +69,9 @@ func (r *Report) Fail(app string, err error) {
 	// The text of a StageError is one line, for git; its cause says it all.
 	if stage, ok := errors.AsType[*StageError](err); ok {
 		whole = stage.Err.Error()
+		if refused, ok := errors.AsType[*RefusedError](stage.Err); ok && refused.Hint != "" {
+			whole += "\n" + refused.Hint
+		}
 	}
 	_, rest, _ := strings.Cut(strings.TrimSpace(whole), "\n")
 	for l := range strings.Lines(rest) {
@@ -98,8 +101,15 @@ func (op *operation) again(a *config.App) string {
 
 // Output returns a writer for what an installer or a command of the app
 // writes: each line indented, as it comes. Close writes an unfinished last line.
-func (r *Report) Output() io.WriteCloser {
+func (r *Report) Output() *lineWriter {
 	return &lineWriter{r: r, prefix: "         | ", most: maxOutput}
+}
+
+// silent tells that nothing came.
+func (w *lineWriter) silent() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.shown == 0
 }
 
 // lineWriter hands on whole lines. A carriage return ends a line, so that a

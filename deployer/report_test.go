@@ -37,7 +37,7 @@ func TestReportLines(t *testing.T) {
 // A flood without an end of line must not grow in memory.
 func TestOutputBoundsALine(t *testing.T) {
 	var b bytes.Buffer
-	w := NewReport(&b).Output().(*lineWriter)
+	w := NewReport(&b).Output()
 	chunk := bytes.Repeat([]byte("x"), 64<<10)
 	for range 256 {
 		w.Write(chunk)

@@ -122,20 +122,20 @@ func differentNames(was, now []string) []string {
 	}
 	values := map[string]string{}
 	for _, v := range was {
-		name, value, _ := strings.Cut(v, "=")
+		name, value := ownPart(v)
 		values[name] = value
 	}
 	var names []string
 	for _, v := range now {
-		name, value, _ := strings.Cut(v, "=")
+		name, value := ownPart(v)
 		old, had := values[name]
 		delete(values, name)
-		if (!had || old != value) && !scotchsOwn(name) {
+		if (!had || old != value) && !outranked(name) {
 			names = append(names, name)
 		}
 	}
 	for name := range values {
-		if !scotchsOwn(name) {
+		if !outranked(name) {
 			names = append(names, name)
 		}
 	}
@@ -143,9 +143,14 @@ func differentNames(was, now []string) []string {
 	return names
 }
 
-// scotchsOwn are variables that differ between instances by themselves.
-func scotchsOwn(name string) bool {
-	return strings.HasPrefix(name, "SCOTCH_") || name == "VIRTUAL_ENV" || name == "PATH"
+// ownPart is a variable without what differs between instances by itself: the
+// virtualenv, which comes first in PATH.
+func ownPart(v string) (name, value string) {
+	name, value, _ = strings.Cut(v, "=")
+	if name == "PATH" {
+		_, value, _ = strings.Cut(value, ":")
+	}
+	return name, value
 }
 
 // target finds the release that a rollback leads to, and the releases that it

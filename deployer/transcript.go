@@ -19,6 +19,8 @@ type transcript struct {
 	done    bool
 	err     error // the first error of a write: a full disk
 	readers int
+	// verdict is where the failure of the operation begins, -1 for nowhere yet.
+	verdict int64
 }
 
 // newTranscript makes the log file; close ends the transcript and the file.
@@ -27,7 +29,7 @@ func newTranscript(path string) (*transcript, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &transcript{file: f, changed: make(chan struct{})}, nil
+	return &transcript{file: f, changed: make(chan struct{}), verdict: -1}, nil
 }
 
 func (t *transcript) Write(p []byte) (int, error) {
@@ -86,14 +88,34 @@ func (t *transcript) leave() {
 	t.closeFile()
 }
 
+// judge says that what is written from here on is why the operation failed.
+func (t *transcript) judge() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.verdict = t.size
+}
+
 // follow copies the transcript to w from its beginning until it is closed, ctx
 // is done or w fails. The caller has joined and leaves afterwards.
 func (t *transcript) follow(ctx context.Context, w io.Writer) error {
+	return t.copyTo(ctx, w, true)
+}
+
+// followWork is follow without the verdict, for a reader who gets the
+// operation's error anyway.
+func (t *transcript) followWork(ctx context.Context, w io.Writer) error {
+	return t.copyTo(ctx, w, false)
+}
+
+func (t *transcript) copyTo(ctx context.Context, w io.Writer, all bool) error {
 	var at int64
 	buf := make([]byte, 16<<10)
 	for {
 		t.mu.Lock()
 		size, changed, done := t.size, t.changed, t.done
+		if !all && t.verdict >= 0 {
+			size = min(size, t.verdict)
+		}
 		t.mu.Unlock()
 		for at < size {
 			n, err := t.file.ReadAt(buf[:min(int64(len(buf)), size-at)], at)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"scotch/config"
@@ -69,11 +70,13 @@ func (op *operation) virtualenv(ctx context.Context, a *config.App, rec *Record,
 		op.d.files.RemoveAll("discard-venv", dir)
 		return err
 	}
-	from := deps.From
-	if from == "" {
-		from = "no dependencies declared"
+	what := plural(len(rec.Packages), "package")
+	if deps.From == "" {
+		what += ", no dependencies declared"
+	} else {
+		what += fmt.Sprintf(" from %s with %s", deps.From, deps.Installer)
 	}
-	op.report.Step("venv", fmt.Sprintf("%s from %s with %s", plural(len(rec.Packages), "package"), from, deps.Installer), since(begin))
+	op.report.Step("venv", what, since(begin))
 	return op.linkVenv(a, dir)
 }
 
@@ -107,7 +110,7 @@ func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, s
 		Env: i.environment(append(append([]config.Var(nil), op.d.BuildEnv...), a.BuildEnv...)), Out: out, Timeout: a.StepTimeout,
 	})
 	if err != nil {
-		return err
+		return op.afterInstall(a, deps, out, err)
 	}
 	rec.Venv, rec.Packages = dir, packages
 	if err := op.d.sealTree(a, dir); err != nil {
@@ -122,6 +125,22 @@ func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, s
 		return err
 	}
 	return f.Write("record-venv", filepath.Join(dir, venvRecord), data, 0o644)
+}
+
+// afterInstall adds the next step to the error of an installer that has none.
+func (op *operation) afterInstall(a *config.App, deps Dependencies, out *lineWriter, err error) error {
+	if !errors.As(err, new(*ExitError)) || strings.Contains(err.Error(), "\n") {
+		return err
+	}
+	what := deps.From
+	if what == "" {
+		what = "it"
+	}
+	next := fmt.Sprintf("mend %s and %s", what, op.again(a))
+	if !out.silent() {
+		next = "its output above says why; " + next
+	}
+	return fmt.Errorf("%w\n%s", err, next)
 }
 
 // findVenv looks for a whole virtualenv with that key that the app's user can

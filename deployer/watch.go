@@ -308,15 +308,12 @@ func (v *vigil) awaitEnd(ctx context.Context, app string, out io.Writer) error {
 		case by == "":
 			by = "the end of the server, and the next one goes on with it"
 		}
-		err := &StageError{"the watch after its switch", fmt.Errorf("it was ended early, by %s\nit went live; what serves now: %s releases %s", by, v.d.SSH, app)}
-		report.Fail(app, err)
-		return err
+		return &StageError{"the watch after its switch", fmt.Errorf("it was ended early, by %s\nit went live; what serves now: %s releases %s", by, v.d.SSH, app)}
 	}
 	next := "it serves on: there was no way back by itself"
 	if v.undone {
 		next = fmt.Sprintf("v%d serves again", v.old.rec.Release)
 	}
-	err := &StageError{"the watch after its switch", errors.New(v.failure + "\n" + next)}
-	report.Fail(app, err)
-	return err
+	next += fmt.Sprintf("\nwhat the app wrote: %s logs %s", v.d.SSH, app)
+	return &StageError{"the watch after its switch", errors.New(v.failure + "\n" + next)}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"scotch/config"
+	"scotch/deployer"
 	"scotch/gitserver/access"
 )
 
@@ -72,7 +73,11 @@ The list shows names alone; get prints a value.`,
 					return usageError{err}
 				}
 			}
-			return s.change(ctx, app, changes, &e, show)
+			if err := s.change(ctx, app, changes, &e, show); err != nil {
+				return err
+			}
+			s.tellSetTwice(changes)
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&e.noRestart, "no-restart", false, "save it, for the next restart or deploy")
@@ -81,6 +86,15 @@ The list shows names alone; get prints a value.`,
 	s.add(root, cmd, rights{verb: access.VerbEnv, apps: firstApp, stdin: true, tells: namesOfEdit})
 	if s.srv == nil {
 		s.inputHere(cmd, &e)
+	}
+}
+
+// tellSetTwice says which value counts where scotch sets a variable too.
+func (s *session) tellSetTwice(changes []config.Change) {
+	for _, c := range changes {
+		if which := deployer.SetTwice(c.Key); which != "" {
+			fmt.Fprintf(s.stderr, "%s: %s\n", c.Key, which)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,8 +20,9 @@ func (s *session) addLogs(root *cobra.Command) {
 		Long: `Shows the last lines of what an app's processes wrote. -f goes on with what comes,
 across restarts and releases, until you end it.
 
---deploy shows the log of a deploy instead: of the last one, or of release vN;
-with -f of the one under way, until it ends.
+--deploy shows the log of a deploy instead: of the last one, or of release vN; with
+-f of the one under way, until it ends. Of deploys that failed "releases APP" tells
+the number of the log, as in --deploy 000042.
 
 --run shows what a command of "run --detach" writes: the last one's, or that of
 run N; with -f until it ends.
@@ -50,14 +52,16 @@ commands, switches.`,
 				return s.srv.deployer.RunLog(cmd.Context(), args[0], number, follow, s.stdout)
 			}
 			if deploy {
-				release := 0
-				if len(args) == 2 {
+				release, failed := 0, ""
+				if len(args) == 2 && strings.Trim(args[1], "0123456789") == "" {
+					failed = args[1]
+				} else if len(args) == 2 {
 					var err error
 					if release, err = releaseNumber(args[1]); err != nil {
 						return err
 					}
 				}
-				return s.srv.deployer.DeployLog(cmd.Context(), args[0], release, follow, s.stdout)
+				return s.srv.deployer.DeployLog(cmd.Context(), args[0], release, failed, follow, s.stdout)
 			}
 			return s.srv.deployer.Logs(cmd.Context(), args[0], n, follow, s.stdout)
 		},

@@ -178,14 +178,14 @@ func (w *pushWorld) must(args ...string) string {
 }
 
 // releases reads an app's releases as `releases --json` lists them, the newest
-// first.
+// first, without the deploys that failed.
 func (w *pushWorld) releases(app string) []listedRelease {
 	w.t.Helper()
 	var list []listedRelease
 	if err := json.Unmarshal([]byte(w.must("releases", app, "--json")), &list); err != nil {
 		w.t.Fatalf("releases %s --json: %v", app, err)
 	}
-	return list
+	return slices.DeleteFunc(list, func(r listedRelease) bool { return r.State == "failed" })
 }
 
 type listedRelease struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -16,8 +17,10 @@ func (s *session) addReleases(root *cobra.Command) {
 	cmd := &cobra.Command{
 		Use:   "releases APP [vN]",
 		Short: "number, state, commit, when, by whom, how long",
-		Long:  `Lists an app's releases, the newest first. With vN it shows all of one, the exact packages too.`,
-		Args:  cobra.RangeArgs(1, 2),
+		Long: `Lists an app's releases, the newest first. With vN it shows all of one, the exact packages too.
+
+Above them stand the last deploys that failed since: they have no number, and served nothing.`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := s.srv.deployer.Releases(args[0])
 			if err != nil {
@@ -35,13 +38,15 @@ func (s *session) addReleases(root *cobra.Command) {
 			}
 			w := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
 			for _, r := range list {
-				fmt.Fprintf(w, "v%d\t%s\t%.7s\t%s\t%s\t%.2fs\t%s\n", r.Number, r.State, r.Commit, r.When.Format(time.DateTime), r.By, r.Seconds, r.Subject)
+				fmt.Fprintf(w, "%s\t%s\t%.7s\t%s\t%s\t%.2fs\t%s\n", numbered(r), r.State, cmp.Or(r.Commit, "-"), r.When.Format(time.DateTime), r.By, r.Seconds, r.Subject)
 			}
 			if err := w.Flush(); err != nil {
 				return err
 			}
 			for _, r := range list {
-				if line := fate(r); line != "" {
+				if r.Failed != nil {
+					fmt.Fprint(s.stdout, failure(args[0], r))
+				} else if line := fate(r); line != "" {
 					fmt.Fprintf(s.stdout, "v%d %s", r.Number, line)
 				}
 			}
@@ -78,6 +83,31 @@ func (s *session) showRelease(list []deployer.Release, app, name string, asJSON 
 		return nil
 	}
 	return fmt.Errorf("app %q has no release v%d\n%q lists them", app, n, "releases "+app)
+}
+
+// numbered is a release's name; a deploy that failed has none.
+func numbered(r deployer.Release) string {
+	if r.Failed != nil {
+		return "-"
+	}
+	return fmt.Sprintf("v%d", r.Number)
+}
+
+// failure tells why a deploy failed, and where to read on.
+func failure(app string, r deployer.Release) string {
+	line := "a deploy"
+	if r.Commit != "" {
+		line = fmt.Sprintf("%.7s", r.Commit)
+	}
+	line += " failed"
+	if r.Failed.Stage != "" {
+		line += " in " + r.Failed.Stage
+	}
+	line += ": " + r.Failed.Why
+	if r.Failed.Log != "" {
+		line += fmt.Sprintf(" (logs %s --deploy %s)", app, r.Failed.Log)
+	}
+	return line + "\n"
 }
 
 // fate is what became of a release after its switch, "" for nothing special.

@@ -107,6 +107,12 @@ func (s *session) execute(ctx context.Context, args []string) int {
 
 func (s *session) complain(err error) {
 	text := strings.TrimSpace(err.Error())
+	// The text of a StageError is one line, for git: its cause says the next step.
+	if stage, ok := errors.AsType[*deployer.StageError](err); ok {
+		if _, next, ok := strings.Cut(strings.TrimSpace(stage.Err.Error()), "\n"); ok {
+			text += "\n" + next
+		}
+	}
 	if hint := hintOf(err); hint != "" {
 		text += "\n" + hint
 	}

@@ -191,7 +191,13 @@ func (s *server) end(cause context.Context, sshd *gitserver.Server, p *plugins) 
 		err = nil
 	}
 	sshd.Close()
-	return errors.Join(err, s.stop(p, whole))
+	err = errors.Join(err, s.stop(p, whole))
+	if whole {
+		s.log.Info("stopped, nginx and the apps too")
+	} else {
+		s.log.Info("stopped; the apps go on")
+	}
+	return err
 }
 
 // stop ends what runs below the server where it is to end whole.

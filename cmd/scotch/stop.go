@@ -17,7 +17,7 @@ func (s *session) addStop(root *cobra.Command) {
 			if err := s.srv.deployer.StopApp(cmd.Context(), args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(s.stdout, "stopped %s; it answers 503 until `start %s` or a push\n", args[0], args[0])
+			fmt.Fprintf(s.stdout, "stopped %s; it answers 503 until `start %s`; restart, rebuild, rollback, deploy and a push start it too\n", args[0], args[0])
 			return nil
 		},
 	}

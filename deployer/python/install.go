@@ -316,7 +316,7 @@ func explain(err error, s step, hints []string) error {
 	switch {
 	case errors.As(err, &exit):
 		// "python -m pip" is pip to a person.
-		err = &deployer.ExitError{Name: s.name, Status: exit.Status, Signal: exit.Signal}
+		err = &deployer.ExitError{Name: s.name, Status: exit.Status, Signal: exit.Signal, Cause: exit.Cause}
 	case errors.As(err, &timeout):
 		err = &deployer.TimeoutError{Name: s.name, After: timeout.After}
 		if s.local {
