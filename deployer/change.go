@@ -157,7 +157,9 @@ func (d *Deployer) edited(ctx context.Context, e Edit) (c edited, err error) {
 	}
 	after, err := d.site.App(e.App, o)
 	if err != nil {
-		return c, fmt.Errorf("nothing is changed: %w", err)
+		o.File = c.before
+		_, was := d.site.App(e.App, o)
+		return c, fmt.Errorf("nothing is changed: %w", ofUnsaved(err, was))
 	}
 	o.File = c.before
 	before, err := d.site.App(e.App, o)
@@ -167,6 +169,33 @@ func (d *Deployer) edited(ctx context.Context, e Edit) (c edited, err error) {
 		}
 	}
 	return c, nil
+}
+
+// ofUnsaved words the mistakes of a file that is not saved. was are those of the
+// file as it is, which are to be mended there; what the edit brought is on no line
+// that a person could look at.
+func ofUnsaved(err, was error) error {
+	var mistakes, old config.Errors
+	if !errors.As(err, &mistakes) {
+		return err
+	}
+	errors.As(was, &old)
+	var told config.Errors
+	for _, m := range mistakes {
+		one := *m
+		if i := slices.IndexFunc(old, func(o *config.Error) bool {
+			return o.File == m.File && o.Section == m.Section && o.Key == m.Key && o.Problem == m.Problem
+		}); i >= 0 {
+			one.Line = old[i].Line
+		} else {
+			one.Line = 0
+			if one.Hint == "" {
+				one.Hint = "set another value"
+			}
+		}
+		told = append(told, &one)
+	}
+	return told
 }
 
 // change makes the new instance of a changed configuration.

@@ -57,7 +57,10 @@ type Record struct {
 	Commit  string `json:"commit"`
 	Subject string `json:"subject"`
 	Ref     string `json:"ref"` // the branch that moved with the switch
-	By      string `json:"by"`
+	// RefWas is where the branch was before the first release of an app, zeros for
+	// nowhere: a switch that is undone puts it back there. "": not known.
+	RefWas string `json:"ref_was,omitempty"`
+	By     string `json:"by"`
 	// Why is what made the instance: "deploy", "restart", "start", "rollback",
 	// "rebuild" or "change".
 	Why     string        `json:"why"`

@@ -367,12 +367,12 @@ func (d *Deployer) mend(ctx context.Context, app string) error {
 	}
 	live, err := l.live()
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(append(errs, d.removeHalfMade(app, l))...)
+		return errors.Join(append(errs, d.refsOfHalfMade(ctx, app, l), d.removeHalfMade(app, l))...)
 	}
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, d.agree(ctx, app, l, live), d.removeHalfMade(app, l), d.sweepNow(app))
+	errs = append(errs, d.agree(ctx, app, l, live), d.refsOfHalfMade(ctx, app, l), d.removeHalfMade(app, l), d.sweepNow(app))
 	return errors.Join(errs...)
 }
 

@@ -1,6 +1,7 @@
 package deployer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -192,7 +193,12 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 	if old != nil {
 		rec.Previous = old.Instance
 	}
-	rec.Undone, rec.Warning = nil, ""
+	rec.Undone, rec.Warning, rec.RefWas = nil, "", ""
+	if old == nil {
+		if rec.RefWas, err = op.refNow(ctx, rec.Ref); err != nil {
+			return errors.Join(err, pub.undo(ctx))
+		}
+	}
 	if err := rec.save(d.files, "write-record", filepath.Join(op.l.instance(rec.Instance), recordName)); err != nil {
 		return errors.Join(err, pub.undo(ctx))
 	}
@@ -225,7 +231,7 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 		if old != nil { // a git that was killed may have moved some of them
 			err = errors.Join(err, d.agree(context.WithoutCancel(ctx), op.app, op.l, old))
 		}
-		return err
+		return errors.Join(err, d.refsNeverLive(context.WithoutCancel(ctx), rec))
 	}
 	op.kept = true
 	d.claimed(op.app, rec)
@@ -237,6 +243,15 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 		op.tellUnreached(ctx, &config.App{Name: rec.App, Domains: rec.Domains})
 	}
 	return nil
+}
+
+// refNow is where a branch is, zeros for nowhere, "" where no ref is meant.
+func (op *operation) refNow(ctx context.Context, ref string) (string, error) {
+	if ref == "" || !op.d.Repositories.Exists(op.app) {
+		return "", nil
+	}
+	id, err := op.d.Repositories.Ref(ctx, op.app, ref)
+	return cmp.Or(id, zeroID), err
 }
 
 // commitRefs is an operation of the disk, done by git.

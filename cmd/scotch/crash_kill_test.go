@@ -239,3 +239,51 @@ func TestKilledInstaller(t *testing.T) {
 	w.expect("v2")
 	w.verify("retried")
 }
+
+// The git that holds the refs dies when it has moved the branch and not yet said
+// so. Of an app's first push the branch stayed where it was moved to, though
+// nothing was live: the same push was "up to date" from then on.
+func TestKilledInTheFirstCommit(t *testing.T) {
+	w := newCrashWorld(t, buildFailpoints(t))
+	w.serve()
+	w.must("create", "blog")
+	w.appFile("blog", crashFile)
+	w.blog = w.project("blog", "blog-project")
+	w.version("first")
+	for _, next := range []string{"", "restore-web-file"} { // the server dies too, before it has mended that
+		w.arm("pause", "commit-refs")
+		p := w.pushBeside()
+		if !w.pausedAt(p) {
+			t.Fatalf("the push was over before:\n%s", p.out)
+		}
+		pid := w.find("update-ref", w.repository("blog"))
+		if pid == 0 {
+			t.Fatal("no git holds the refs")
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
+		// So git moves a ref: its lock file is the new value.
+		branch := filepath.Join(w.repository("blog"), "refs", "heads", "main")
+		if err := os.Rename(branch+".lock", branch); err != nil {
+			t.Fatal(err)
+		}
+		if next == "" {
+			w.resume(p)
+		} else {
+			w.arm("kill", next)
+			<-p.done
+			if !w.died(10 * time.Second) {
+				t.Fatalf("the server lives on\n%s", p.out)
+			}
+			w.again()
+		}
+		if p.status == 0 {
+			t.Errorf("the push was acknowledged:\n%s", p.out)
+		}
+		if refs := w.blog.git("ls-remote", "scotch"); refs != "" {
+			t.Fatalf("nothing is live, and there are refs:\n%s", refs)
+		}
+	}
+	if out, status := w.blog.push(); status != 0 || w.serves() != "first" {
+		t.Errorf("the retry fails:\n%s", out)
+	}
+}
