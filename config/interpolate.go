@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -156,6 +158,14 @@ func (v *Values) meant(section, name string) string {
 				return fmt.Sprintf(" (did you mean ${%s:%s}?)", s, name)
 			}
 		}
+	}
+	names := slices.Collect(maps.Keys(v.given))
+	if !isSecret(section) {
+		names = append(names, v.Keys(section)...)
+	}
+	slices.Sort(names)
+	if near := didYouMean(name, names, func(s string) string { return "${" + s + "}" }); near != "" {
+		return " (" + near + ")"
 	}
 	return ""
 }

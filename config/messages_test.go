@@ -20,6 +20,9 @@ func TestWhatIsSaid(t *testing.T) {
 		{"two bad statuses", "[health]\nstatus = 200 ok 99\n", []string{`"ok" is no HTTP status`, `"99" is no HTTP status`}, nil},
 		{"lines before the first section", "src = x\n  more\nworkers = 2\n\nthreads = 1\n[app]\nkeep = 0\n",
 			[]string{"blog.cfg:1: there is no section header above this line\nbegin with a section", "blog.cfg:3: there is no", "blog.cfg:5: there is no", "blog.cfg:7: [app] keep"}, []string{"blog.cfg:2", "blog.cfg:4"}},
+		{"a header that is not closed", "[app\nworkers = 0\n", []string{`blog.cfg:1: "[app" begins a section header and has no "]"`, "write [NAME]"}, []string{"no section header"}},
+		{"one among secrets", "[env]\nA = b\n[s3cret\n", []string{`blog.cfg:3: this line begins a section header`}, []string{"s3cret"}},
+		{"a reference with a slip", "[app]\ndomains = ${nam}.example\n", []string{"refers to ${nam}, which is not set (did you mean ${name}?)"}, nil},
 		{"a byte order mark", "\ufeff[app]\nkeep = 1\n", []string{"byte order mark", "blog.cfg:2: there is no section"}, nil},
 
 		{"punycode that is none", "[app]\ndomains = xn--.test\n    www.xn--a-.test xn--99999999.test xn--abc--.test XN--BCHER-KVA.example\n",

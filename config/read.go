@@ -127,6 +127,14 @@ func parse(file string, data []byte) (*document, Errors) {
 				break
 			}
 			kind = badLine
+			if stripped[0] == '[' && !strings.ContainsAny(stripped, "]=:") {
+				fail(n+1, fmt.Sprintf("%s begins a section header and has no \"]\"", quoteLine(section, stripped)), "write [NAME], such as [app]")
+				// What follows is not one more mistake. Among secrets it may be one.
+				if finish(); !isSecret(section) {
+					section, inSection = strings.TrimFunc(stripped[1:], isSpace), true
+				}
+				break
+			}
 			if !inSection {
 				// A line that goes on with a value is not one more mistake.
 				if deeper := stray >= 0 && indent > stray; deeper {

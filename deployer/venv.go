@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -92,6 +93,7 @@ func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, s
 	switch {
 	case deps.From == "":
 		op.report.Note("no requirements.txt, lock file or project found: the virtualenv stays empty")
+		op.tellBelow(a, src)
 	default:
 		op.report.Step("venv", fmt.Sprintf("installing %s with %s", deps.From, deps.Installer), -1)
 	}
@@ -141,6 +143,34 @@ func (op *operation) afterInstall(a *config.App, deps Dependencies, out *lineWri
 		next = "its output above says why; " + next
 	}
 	return fmt.Errorf("%w\n%s", err, next)
+}
+
+// plainName is a directory that needs no quotes.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
+
+// tellBelow names a directory of the source that looks like the app where nothing
+// at the top does.
+func (op *operation) tellBelow(a *config.App, src string) {
+	if a.Root != "" {
+		return
+	}
+	for _, name := range []string{"requirements.txt", "pyproject.toml", "Pipfile", "manage.py", "wsgi.py"} {
+		if isThere(filepath.Join(src, name)) {
+			return
+		}
+	}
+	entries, err := os.ReadDir(src)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		for _, name := range []string{"requirements.txt", "pyproject.toml", "Pipfile", "manage.py"} {
+			if e.IsDir() && plainName.MatchString(e.Name()) && isThere(filepath.Join(src, e.Name(), name)) {
+				op.report.Note("note: %s is in %q, not at the top; if the app is there: %s config %s set root=%s", name, e.Name(), op.d.SSH, op.app, e.Name())
+				return
+			}
+		}
+	}
 }
 
 // findVenv looks for a whole virtualenv with that key that the app's user can

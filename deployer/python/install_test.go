@@ -318,6 +318,7 @@ func TestInterpreter(t *testing.T) {
 		"unknown path":         {app: config.App{Interpreter: "/opt/python", InterpreterSet: true}, err: "no such program"},
 		"relative path":        {app: config.App{Interpreter: "bin/python", InterpreterSet: true}, err: "absolute path"},
 		"something else":       {app: config.App{Interpreter: "/bin/true", InterpreterSet: true}, err: "no Python 3"},
+		"something that lists": {app: config.App{Interpreter: "/bin/ls", InterpreterSet: true}, err: "exited with 2\ngive the path of a Python 3"},
 		"something that fails": {app: config.App{Interpreter: "/bin/false", InterpreterSet: true}, err: "exited with 1"},
 	} {
 		if in, err := find(c.app, c.files...); err == nil || !strings.Contains(err.Error(), c.err) {

@@ -40,20 +40,42 @@ func (t *Toolchain) configured(ctx context.Context, app *config.App) (deployer.I
 		if path = lookPath(t.opts.Path, name); path == "" {
 			v, err := parseVersion(strings.TrimPrefix(name, "python"))
 			if err != nil {
-				return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("there is no %q on the server's PATH, which [app] interpreter names", name))
+				return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("there is no %q on the server's PATH, which [app] interpreter names%s", name, inFile(app)))
 			}
 			return t.choose(ctx, app, want{from: from, text: v.String(), exact: v})
 		}
 	}
 	if !isProgram(path) {
-		return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("[app] interpreter is %q, and there is no such program", name))
+		return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("[app] interpreter is %q%s, and there is no such program", name, inFile(app)))
 	}
 	in, err := t.ask(ctx, app, path)
 	if err != nil {
-		return deployer.Interpreter{}, fmt.Errorf("[app] interpreter: %w", err)
+		return deployer.Interpreter{}, fmt.Errorf("[app] interpreter%s: %w\ngive the path of a Python 3, a name like \"python3.12\" or a version like \"3.12\"", inFile(app), err)
 	}
 	in.Why = from
 	return in, nil
+}
+
+// whichFile is where the interpreter is to be set: the file that does so already,
+// which would win, or the app's source.
+func whichFile(app *config.App) string {
+	if app.Values != nil {
+		switch o := app.Origin("app", "interpreter"); o.Layer {
+		case config.LayerApp:
+			return fmt.Sprintf("apps-enabled/%s.cfg on the server", app.Name)
+		case config.LayerSite:
+			return o.File + " on the server"
+		}
+	}
+	return "scotch.cfg"
+}
+
+// inFile tells of a file that is not in the source.
+func inFile(app *config.App) string {
+	if f := whichFile(app); f != "scotch.cfg" {
+		return ", in " + f
+	}
+	return ""
 }
 
 // ask returns the interpreter at path. Behind a script it is the program that
@@ -318,6 +340,6 @@ func (t *Toolchain) missing(ctx context.Context, app *config.App, text string) e
 	for _, in := range here {
 		fmt.Fprintf(&b, "\n  %s  %s", in.Version, in.Path)
 	}
-	b.WriteString("\ninstall the one that is asked for, or name one of these in scotch.cfg:\n  [app]\n  interpreter = " + here[len(here)-1].Path)
+	b.WriteString("\ninstall the one that is asked for, or name one of these in " + whichFile(app) + ":\n  [app]\n  interpreter = " + here[len(here)-1].Path)
 	return errors.New(b.String())
 }

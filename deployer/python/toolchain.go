@@ -150,7 +150,8 @@ func (t *Toolchain) probe(ctx context.Context, app *config.App, path string, arg
 		Timeout: probeTimeout, App: app.Name, Limits: deployer.BuildLimits(app),
 	})
 	if err != nil {
-		if why := strings.TrimSpace(errs.String()); why != "" {
+		// What is no Python may take the script for the name of a file, and show it.
+		if why := strings.TrimSpace(errs.String()); why != "" && !strings.Contains(why, "import json, platform, sys") {
 			lines := strings.Split(why, "\n")
 			err = fmt.Errorf("%w: %s", err, deployer.FirstLine(lines[len(lines)-1]))
 		}
