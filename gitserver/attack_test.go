@@ -62,6 +62,7 @@ func (s *shifter) SignWithAlgorithm(r io.Reader, data []byte, algorithm string) 
 // CVE-2024-45337 once more, with a client that the server can't expect: the key
 // that it asks about is not the one that it signs with.
 func TestCVE202445337AskedWithOneKeySignedWithAnother(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(f *fixture) { f.Commands = echo })
 	alice, bob := f.signers["alice"], f.signers["bob"]
 	c, err := f.tryDial(gossh.PublicKeys(&shifter{
@@ -109,6 +110,7 @@ func TestConnectionWithoutAProvedKeyIsNobody(t *testing.T) {
 // may log in (CVE-2023-39533's class in TLS): a stranger sends huge ones, also
 // wrapped into a certificate, to keep the server busy.
 func TestHugeRSAKeysAreNotCalculatedWith(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(f *fixture) { f.Commands = echo })
 	known := f.signers["bob"].PublicKey()
 	huge := rsaBlob(maxTestRSA)
@@ -166,6 +168,7 @@ func mustParse(t *testing.T, blob []byte) gossh.PublicKey {
 
 // CVE-2020-9283: a key of ed25519 with too few bytes was a panic of the server.
 func TestCVE20209283MalformedKeys(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(f *fixture) { f.Commands = echo })
 	known := f.signers["bob"].PublicKey().Marshal()
 	short := gossh.Marshal(struct{ Name, Key string }{gossh.KeyAlgoED25519, "short"})
@@ -190,8 +193,8 @@ func TestCVE202348795StrictKeyExchangeAndNothingOld(t *testing.T) {
 	want := [][]string{
 		{"mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org", "kex-strict-s-v00@openssh.com"},
 		{"ssh-ed25519"},
-		{"aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr"},
-		{"aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr"},
+		{"aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"},
+		{"aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"},
 		{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"},
 		{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"},
 		{"none"}, {"none"},
@@ -236,6 +239,7 @@ func (f *fixture) kexInit() [][]string {
 }
 
 func TestSSHAudit(t *testing.T) {
+	t.Parallel()
 	program, err := exec.LookPath("ssh-audit")
 	if err != nil {
 		t.Skip("no ssh-audit here; TestCVE202348795StrictKeyExchangeAndNothingOld compares the lists")
@@ -255,6 +259,7 @@ func TestSSHAudit(t *testing.T) {
 
 // What is no ssh at all ends its own connection.
 func TestGarbageEndsItsConnectionOnly(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(f *fixture) { f.Commands = echo })
 	packet := func(length uint32, rest ...byte) string {
 		return "SSH-2.0-x\r\n" + string(binary.BigEndian.AppendUint32(nil, length)) + string(rest)
@@ -286,6 +291,7 @@ func TestGarbageEndsItsConnectionOnly(t *testing.T) {
 
 // ssh's forwarding of remote ports is a request of the connection, not of a channel.
 func TestNoRequestOfTheConnectionIsGranted(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(f *fixture) { f.Commands = echo })
 	c := f.dial("alice")
 	forward := gossh.Marshal(struct {
@@ -308,6 +314,7 @@ func TestNoRequestOfTheConnectionIsGranted(t *testing.T) {
 // A panic in a handler of gliderlabs/ssh, or of a goroutine of ours beside it,
 // ends the whole program, and the deploys in it.
 func TestPanicsAnywhereEndOneConnectionAtMost(t *testing.T) {
+	t.Parallel()
 	keys := &panickingKeys{}
 	var armed atomic.Value
 	armed.Store("")

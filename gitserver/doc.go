@@ -10,7 +10,11 @@
 //
 // The path of a repository is built from a checked name, never taken from a
 // client. The environment of git is built from nothing. There is no shell, no
-// forwarding, no agent, no subsystem, no password, and no terminal.
+// forwarding, no agent, no subsystem and no password, and a terminal for commands
+// alone.
+//
+// Connections, those without a login, sessions and silence have limits, and an
+// address that misbehaves is kept out for a while: see docs/SECURITY.md.
 //
 // Use [Server]; its zero value wants Keys, HostKey, Repositories and Git only.
 // [Server.Serve] returns when its context ends; [Server.Shutdown] then waits for

@@ -66,7 +66,7 @@ func underFlood(t *testing.T, change func(*fixture), flood func(f *fixture, floo
 	f.admits(t, 0)
 
 	const most = 4 << 20 // bytes; the log of the flood is in it
-	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		g, h := held()
 		if g <= goroutines && h <= heap+most {
 			t.Logf("%d goroutines before and %d after; %d KB more of memory", goroutines, g, (int64(h)-int64(heap))>>10)
