@@ -37,6 +37,11 @@ func measures() []measure {
 		{"redeploy", "a push with unchanged dependencies, against the push and the boot alone", redeploy},
 		{"switches", "requests lost and latency while versions come and deploys fail", switches},
 		{"rollback", "the way back, against the app's own boot", rollback},
+		{"deploys", "first, unchanged and changed dependencies, by uv and by pip", deploys},
+		{"first-push", "git over ssh with a large repository, against OpenSSH's sshd", firstPush},
+		{"export", "a commit of 20,000 files, against git archive and tar", export},
+		{"apps", "beside 0, 10, 100 and 500 other apps; many pushes at once", apps},
+		{"restart", "the server ends and starts with 100 live apps", restart},
 	}
 }
 
@@ -59,6 +64,11 @@ func (b *bench) scaled(n, least int) int { return max(least, int(float64(n)*b.si
 func (b *bench) add(r row) {
 	r.Measure = b.name
 	b.results.Rows = append(b.results.Rows, r.judged())
+}
+
+// skip says why something was not measured.
+func (b *bench) skip(what, why string) {
+	b.add(row{What: what, Note: "skipped: " + why})
 }
 
 // say tells what is done, on stderr: the table alone is the output.
@@ -123,6 +133,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", m.name, err)
 		}
 		if ctx.Err() != nil {
+			res.print(out)
 			return errors.Join(append(failed, context.Cause(ctx))...)
 		}
 	}
@@ -156,7 +167,7 @@ func measureOne(ctx context.Context, m measure, binary string, size float64, res
 	b := &bench{world: w, name: m.name, size: size, results: res}
 	begin := time.Now()
 	defer func() {
-		err = errors.Join(err, w.close())
+		err = errors.Join(err, w.close(ctx))
 		b.say("%s", time.Since(begin).Round(time.Second))
 	}()
 	b.say("%s", m.about)

@@ -118,6 +118,9 @@ func (w *world) start(ctx context.Context) error {
 	}
 }
 
+// interrupt ends the server with all its apps.
+const interrupt = syscall.SIGINT
+
 // end ends the server by a signal and waits for it.
 func (w *world) end(sig syscall.Signal) error {
 	if w.server == nil {
@@ -135,9 +138,13 @@ func (w *world) end(sig syscall.Signal) error {
 	}
 }
 
-// close ends the server with all its apps, and removes what was made.
-func (w *world) close() error {
-	err := w.end(syscall.SIGINT)
+// close ends the server with all its apps, and removes what was made. In a hurry,
+// because the run was interrupted, nothing is waited for.
+func (w *world) close(ctx context.Context) error {
+	if ctx.Err() != nil && w.server != nil {
+		w.server.Process.Kill()
+	}
+	err := w.end(interrupt)
 	for range 3 { // what ends now may have been starting others
 		for _, pid := range w.processes() {
 			syscall.Kill(pid, syscall.SIGKILL)
