@@ -44,6 +44,7 @@ func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string,
 	if err != nil {
 		return "", err
 	}
+	d.endWatch(app, "destroying it")
 	live, liveErr := l.live()
 	if isThere(l.dir) {
 		data, err := json.Marshal(plan)

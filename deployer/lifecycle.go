@@ -63,10 +63,14 @@ func (d *Deployer) turn(ctx context.Context, app, title string) (leave func(), e
 		d.work.Done()
 		return nil, err
 	}
-	if old := d.endVigil(app, title); old != nil {
+	return func() { out(); d.work.Done() }, nil
+}
+
+// endWatch ends the watch over an app, whose turn the caller has, for good.
+func (d *Deployer) endWatch(app, by string) {
+	if old := d.endVigil(app, by); old != nil {
 		d.retire(app, old)
 	}
-	return func() { out(); d.work.Done() }, nil
 }
 
 // Restart makes a new instance of the live release, with the configuration as
@@ -225,6 +229,7 @@ func (d *Deployer) StopApp(ctx context.Context, app string) error {
 		return err
 	}
 	defer leave()
+	d.endWatch(app, "stopping it")
 	l := d.layout(app)
 	if err := d.files.Write("stop-app", l.stopped(), []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o644); err != nil {
 		return err

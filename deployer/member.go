@@ -22,6 +22,26 @@ type member struct {
 	ending   bool
 	restarts int
 	ended    chan struct{} // closed when it was told to end and is gone, or the server closes
+	tenure   tenure
+}
+
+// tenure is since when a member serves without a break, and how many requests
+// it had answered by then: health requests, and those of an earlier tenure.
+type tenure struct {
+	since    time.Time
+	answered int64
+}
+
+func (m *member) serves() tenure {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tenure
+}
+
+func (m *member) setServes(t tenure) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tenure = t
 }
 
 const (

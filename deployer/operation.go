@@ -19,6 +19,7 @@ type operation struct {
 	d       *Deployer
 	app     string
 	what    string // "deploy"
+	title   string // for others: "a restart"
 	by      string
 	id      string // of the new instance
 	l       layout
@@ -27,10 +28,12 @@ type operation struct {
 	report  *Report
 	started time.Time
 	cancel  context.CancelCauseFunc
+	over    chan struct{} // closed when it has ended, with failure set before
+	failure error
 	// outside are paths of the instance outside the app's directory.
 	outside []string
-	// warm is the old instance of the watch that this operation ended, for a
-	// rollback to switch back to.
+	// warm is the old instance of the watch that this operation, a rollback, has
+	// ended, to switch back to.
 	warm *member
 	// file is the app's file as a change makes it, and save writes it, just
 	// before the switch; it returns what takes it back.
@@ -71,7 +74,6 @@ type task struct {
 	app, what, by string
 	title         string // for those who wait behind: "deploying 3f2c1ab"
 	heavy         bool   // takes one of the server's slots for deploys
-	warm          bool   // may use the instance that a watch kept warm
 	// tells that its output says why it failed, as a push's does: git shows one
 	// line of the error. Elsewhere whoever asked shows all of it, once.
 	tells bool
@@ -135,19 +137,15 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if op.warm = d.endVigil(t.app, t.title+" by "+t.by); op.warm != nil && !t.warm {
-		d.retire(t.app, op.warm)
-		op.warm = nil
-	}
 	opCtx, cancel := context.WithCancelCause(d.ctx)
 	defer cancel(nil)
 	op.cancel = cancel
-	d.setOperation(t.app, op)
-
-	followed := make(chan struct{})
 	if err := op.log.join(); err != nil {
 		return err
 	}
+	d.setOperation(t.app, op)
+
+	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
 		defer op.log.leave()
@@ -165,6 +163,8 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	d.setOperation(t.app, nil)
 	op.log.close()
 	leave() // a reader that is slow holds up nobody's turn
+	op.failure = err
+	close(op.over)
 	d.sweepLater(t.app)
 	<-followed
 	return err
@@ -181,6 +181,9 @@ func (d *Deployer) awaitSlot(ctx context.Context) error {
 	}
 	return reason
 }
+
+// endWatch ends the watch over what was live, for good.
+func (op *operation) endWatch() { op.d.endWatch(op.app, op.title+" by "+op.by) }
 
 // cool lets go of a warm instance that was not switched back to. When nothing
 // came of the operation the watch goes on.
@@ -226,7 +229,7 @@ func (d *Deployer) newOperation(t task) (*operation, error) {
 	if err != nil {
 		return nil, err
 	}
-	op := &operation{d: d, app: t.app, what: t.what, by: t.by, id: id, l: l, dir: l.instance(id), started: time.Now()}
+	op := &operation{d: d, app: t.app, what: t.what, title: t.title, by: t.by, id: id, l: l, dir: l.instance(id), started: time.Now(), over: make(chan struct{})}
 	// The place of the instance may be configured; l.dir/ID always leads there.
 	place, mode := op.dir, d.site.DirMode
 	if a, err := d.site.App(t.app, config.AppOptions{InstanceID: id}); err == nil {
@@ -325,8 +328,9 @@ func (d *Deployer) discard(l layout, id string) error {
 	return errors.Join(errs...)
 }
 
-// Cancel ends the operation under way on an app.
-func (d *Deployer) Cancel(app, by string) error {
+// Cancel ends the operation under way on an app, and returns when it has ended;
+// with a *RefusedError where it was done all the same, or none is under way.
+func (d *Deployer) Cancel(ctx context.Context, app, by string) error {
 	d.mu.Lock()
 	op, v := d.state(app).op, d.state(app).vigil
 	d.mu.Unlock()
@@ -340,5 +344,16 @@ func (d *Deployer) Cancel(app, by string) error {
 		return &RefusedError{Reason: fmt.Sprintf("nothing is under way on %q", app), Hint: fmt.Sprintf("%s releases %s says what is live", d.SSH, app)}
 	}
 	op.cancel(&cancelledError{by})
+	select {
+	case <-op.over:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if op.failure == nil {
+		return &RefusedError{
+			Reason: fmt.Sprintf("too late: %s of %q was past its switch, and is done", op.title, app),
+			Hint:   fmt.Sprintf("%s rollback %s takes it back", d.SSH, app),
+		}
+	}
 	return nil
 }

@@ -84,10 +84,12 @@ func (d *Deployer) Start(ctx context.Context) error {
 		d.mu.Lock()
 		d.state(a.rec.App).live = m
 		d.mu.Unlock()
+		m.setServes(tenure{since: a.rec.Live})
 		running[a.rec.App] = true
 	}
 	for _, a := range strangers {
 		m := d.watch(a.rec.Plan.Process.Name, a.rec.Plan.Process, a.rec.Plan.Ready, a.rec, a.running)
+		m.setServes(tenure{since: a.rec.Live})
 		d.mu.Lock()
 		live := d.state(a.rec.App).live
 		d.mu.Unlock()
@@ -395,6 +397,7 @@ func (d *Deployer) startRecorded(app string, l layout, live *Record) error {
 		return fmt.Errorf("starting v%d: %w", live.Release, err)
 	}
 	m := d.watch(p.Name, p, live.Plan.Ready, live, running)
+	m.setServes(tenure{since: running.Since()})
 	d.mu.Lock()
 	d.state(app).live = m
 	d.mu.Unlock()

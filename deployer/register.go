@@ -47,9 +47,17 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	if err := d.render(a, op.l, rec); err != nil {
 		return nil, op.afterRelease(rec, err)
 	}
+	var answered int64
+	if m != nil {
+		answered = d.requests(ctx, m)
+	}
 	if err := op.goLive(ctx, rec, refs, old); err != nil {
 		return nil, op.afterRelease(rec, err)
 	}
+	if m != nil {
+		m.setServes(tenure{rec.Live, answered})
+	}
+	op.endWatch()
 	d.mu.Lock()
 	s := d.state(op.app)
 	retired := s.live

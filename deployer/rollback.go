@@ -24,7 +24,7 @@ func (d *Deployer) Rollback(ctx context.Context, app string, n int, hold, by str
 	}
 	var res Result
 	err := d.operate(ctx, task{
-		app: app, what: "rollback", by: by, title: "a rollback", heavy: true, warm: true,
+		app: app, what: "rollback", by: by, title: "a rollback", heavy: true,
 		run: func(ctx context.Context, op *operation) (err error) {
 			res, err = op.rollback(ctx, n, hold)
 			return err
@@ -48,6 +48,7 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 	if err != nil {
 		return Result{}, err
 	}
+	op.warm = d.endVigil(op.app, op.title+" by "+op.by)
 	if op.warm != nil && op.warm.rec.Release == target.Release && d.stillFits(op.warm) {
 		op.report.Stage("register")
 		op.report.Step("instance", fmt.Sprintf("%s is still warm", target.Instance), -1)
@@ -298,6 +299,7 @@ func (op *operation) goLiveAgain(ctx context.Context, live *Record, m *member, r
 	if err := op.dataBack(live, m.rec); err != nil {
 		return err
 	}
+	answered := d.requests(ctx, m)
 	err := op.goLive(ctx, &rec, refs, live)
 	op.kept = false // of this operation itself nothing stays but its log
 	if err != nil {
@@ -309,6 +311,7 @@ func (op *operation) goLiveAgain(ctx context.Context, live *Record, m *member, r
 	s.live = m
 	d.mu.Unlock()
 	op.warm = nil
+	m.setServes(tenure{rec.Live, answered})
 	if err := d.files.Remove("start-app", op.l.stopped()); err != nil {
 		d.log.WithField("app", op.app).Errorf("removing the mark of a stopped app: %v", err)
 	}

@@ -28,11 +28,8 @@ type vigil struct {
 	// or there is nothing to go back to.
 	reports bool
 	until   time.Time
-	since   time.Time // the switch
-	// counted is how many requests the new instance had answered by then, and
-	// before the share of the old one's that failed.
-	counted int64
-	before  float64
+	// before is the share of the old one's requests that failed while it served.
+	before float64
 
 	stop func()        // ends it early; may be called more than once
 	done chan struct{} // closed when it is over and all that follows from it is done
@@ -72,7 +69,7 @@ func (d *Deployer) keepVigil(app string, old, new *member) *vigil {
 	ctx, cancel := context.WithCancel(d.ctx)
 	v := &vigil{
 		d: d, app: app, new: new, old: old, reports: rec.Released || old == nil,
-		since: rec.Live, until: rec.Live.Add(rec.Watch), stop: cancel, done: make(chan struct{}),
+		until: rec.Live.Add(rec.Watch), stop: cancel, done: make(chan struct{}),
 	}
 	d.mu.Lock()
 	d.state(app).vigil = v
@@ -88,21 +85,21 @@ func (d *Deployer) keepVigil(app string, old, new *member) *vigil {
 	return v
 }
 
-// measureBefore reads what the counts were at the switch.
+// measureBefore reads how the old instance did until the switch.
 func (v *vigil) measureBefore(ctx context.Context) {
-	v.counted = v.requests(ctx, v.new)
 	if v.old == nil {
 		return
 	}
-	if total := v.requests(ctx, v.old); total > 0 {
-		failed := v.failures(ctx, v.old.rec.Live) - v.failures(ctx, v.since)
+	was, now := v.old.serves(), v.new.serves()
+	if total := v.d.requests(ctx, v.old) - was.answered; total > 0 {
+		failed := v.failures(ctx, was.since) - v.failures(ctx, now.since)
 		v.before = float64(failed) / float64(total)
 	}
 }
 
 // requests is how many requests an instance has answered, 0 where not known.
-func (v *vigil) requests(ctx context.Context, m *member) int64 {
-	meter, ok := v.d.AppServer.(Meter)
+func (d *Deployer) requests(ctx context.Context, m *member) int64 {
+	meter, ok := d.AppServer.(Meter)
 	if !ok || m.rec.Plan == nil {
 		return 0
 	}
@@ -167,11 +164,12 @@ func (v *vigil) dead(running Running) string {
 
 // judge looks at the answers so far.
 func (v *vigil) judge(ctx context.Context) string {
-	failed := v.failures(ctx, v.since)
+	t := v.new.serves()
+	failed := v.failures(ctx, t.since)
 	if failed < enoughRequests/2 {
 		return "" // most of ten can't have failed
 	}
-	total := max(v.requests(ctx, v.new)-v.counted, int64(failed))
+	total := max(v.d.requests(ctx, v.new)-t.answered, int64(failed))
 	share := float64(failed) / float64(total)
 	if ctx.Err() != nil || total < enoughRequests || share <= 0.5 || share <= v.before {
 		return ""
@@ -259,9 +257,10 @@ func (v *vigil) act(ctx context.Context, failure string) error {
 	return op.annotate(release, func(r *Record) { r.Undone = &Undone{When: time.Now(), By: "scotch", Why: failure} })
 }
 
-// endVigil ends a watch because the caller, who has the app's turn, is going to
-// do something else. It returns the old instance, which is the caller's now;
-// nil where there is none.
+// endVigil ends a watch because the caller, who has the app's turn, has done or
+// is about to do something else with the app. Until then the watch goes on:
+// what fails or is refused ends none. It returns the old instance, which is the
+// caller's now; nil where there is none.
 // by says, for who waits for the watch, what that is: "a rollback by ann".
 func (d *Deployer) endVigil(app, by string) *member {
 	d.mu.Lock()

@@ -25,7 +25,7 @@ func (s *session) addCancel(root *cobra.Command) {
 				fmt.Fprintf(s.stdout, "ended run %d of %s\n", run, args[0])
 				return nil
 			}
-			if err := s.srv.deployer.Cancel(args[0], s.who.Name); err != nil {
+			if err := s.srv.deployer.Cancel(cmd.Context(), args[0], s.who.Name); err != nil {
 				return err
 			}
 			fmt.Fprintf(s.stdout, "cancelled; %s serves what it served before\n", args[0])
