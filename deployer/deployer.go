@@ -78,6 +78,7 @@ type Deployer struct {
 // appState is what the server knows of an app besides what is on disk.
 type appState struct {
 	live     *member
+	damage   error               // of what is live, found at the start
 	starting bool                // after the server's own start, its turn has not come
 	retiring map[string]*member  // by instance
 	vigil    *vigil              // over what went live last

@@ -38,7 +38,10 @@ func (l layout) release(n int) string      { return filepath.Join(l.releases(), 
 func (l layout) sources() string           { return filepath.Join(l.dir, ".src") }
 func (l layout) instance(id string) string { return filepath.Join(l.dir, id) }
 
-const recordName = "release.json"
+const (
+	recordName        = "release.json"
+	processRecordName = "process.json"
+)
 
 // socket is the path that the web server connects to: through the link
 // current, which is looked up at each connect.

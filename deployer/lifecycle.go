@@ -212,10 +212,13 @@ func (d *Deployer) liveRecord(app string) (*Record, error) {
 		return nil, err
 	}
 	live, err := d.layout(app).live()
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, &RefusedError{Reason: fmt.Sprintf("app %q was never deployed", app), Hint: "push to it first: git push scotch main"}
+	if err == nil {
+		return live, nil
 	}
-	return live, err
+	if damage := d.damaged(app, err); damage != nil {
+		return nil, damage
+	}
+	return nil, &RefusedError{Reason: fmt.Sprintf("app %q was never deployed", app), Hint: "push to it first: git push scotch main"}
 }
 
 // StopApp ends an app's processes, after the requests under way. It answers 503

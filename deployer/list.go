@@ -39,6 +39,7 @@ const (
 	StateFirst    = "being deployed"       // for the first time
 	StateFailed   = "first deploy failed"  // and none after it
 	StateMistaken = "broken configuration" // what is live serves on
+	StateDamaged  = "damaged"              // what is live cannot be told
 )
 
 // List returns the apps, in the order of their names. It reads files only;
@@ -70,7 +71,9 @@ func (d *Deployer) status(app string) Status {
 	s.Lock = l.lock()
 	live, err := l.live()
 	if err != nil {
-		if s.State == "" {
+		if damage := d.damaged(app, err); s.State == "" && damage != nil {
+			s.State, s.Detail = StateDamaged, FirstLine(damage.Error())
+		} else if s.State == "" {
 			s.State, s.Detail = d.firstDeploy(app, l)
 		}
 		return s

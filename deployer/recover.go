@@ -37,8 +37,18 @@ func (d *Deployer) Start(ctx context.Context) error {
 	}
 	unfinished := d.unfinishedDestroys()
 	names = slices.DeleteFunc(names, func(n string) bool { return unfinished[n] != nil })
+	var keep []string
+	for _, n := range names {
+		if err := d.mendCurrent(n); err != nil {
+			// Serving goes on as far as it can.
+			d.log.WithField("app", n).Error(err)
+			d.mu.Lock()
+			d.state(n).damage = err
+			d.mu.Unlock()
+			keep = append(keep, d.layout(n).processRecords()...)
+		}
+	}
 	adopted, strangers := d.adopt(names)
-	keep := make([]string, 0, len(adopted)+len(strangers)+1)
 	for _, a := range append(adopted, strangers...) {
 		keep = append(keep, a.rec.Plan.Process.Record)
 	}
@@ -303,6 +313,9 @@ func (p *publication) putLive(names []string, base []File) error {
 	}
 	for _, name := range names {
 		live, err := p.d.layout(name).live()
+		if p.d.isDamaged(name) {
+			return fmt.Errorf("what %q serves is not known: no file is changed", name)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -366,6 +379,9 @@ func (d *Deployer) mend(ctx context.Context, app string) error {
 	var errs []error
 	if d.Repositories.Exists(app) {
 		errs = append(errs, d.Repositories.Recover(app))
+	}
+	if d.isDamaged(app) {
+		return errors.Join(errs...) // logged, and nothing of it is removed
 	}
 	live, err := l.live()
 	if errors.Is(err, fs.ErrNotExist) {

@@ -61,7 +61,7 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	d.mu.Lock()
 	s := d.state(op.app)
 	retired := s.live
-	s.live = m
+	s.live, s.damage = m, nil
 	d.mu.Unlock()
 	if err := d.files.Remove("start-app", op.l.stopped()); err != nil {
 		d.log.WithField("app", op.app).Errorf("removing the mark of a stopped app: %v", err)
@@ -129,7 +129,7 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	}
 	p := &plan.Process
 	p.Name = op.app + "/" + op.id
-	p.Record = filepath.Join(op.dir, "process.json")
+	p.Record = filepath.Join(op.dir, processRecordName)
 	p.Log = d.logPath(op.app, op.id)
 	p.User, p.Group = a.User, a.Group
 	p.Umask = d.site.Umask

@@ -1,0 +1,90 @@
+package deployer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// mendCurrent makes the link current lead to an instance again where something
+// outside of scotch has removed or broken it: to the one that went live last.
+// It returns what is wrong where that cannot be told, nil where nothing is; an
+// app that was never deployed has no such link.
+func (d *Deployer) mendCurrent(app string) error {
+	l := d.layout(app)
+	_, err := l.live()
+	if err == nil {
+		return nil
+	}
+	records, _ := l.history()
+	if len(records) == 0 {
+		return nil
+	}
+	if id := l.liveID(); id != "" && isThere(l.instance(id)) {
+		return &RefusedError{
+			Reason: fmt.Sprintf("what %q serves is not known, its record is damaged: %v", app, err),
+			Hint:   fmt.Sprintf("its processes are left alone; a deploy makes a new one: %s deploy %s", d.SSH, app),
+		}
+	}
+	var last *Record
+	for _, r := range records {
+		whole, err := readRecord(filepath.Join(l.instance(r.Instance), recordName))
+		if err == nil && isThere(whole.Source) && isThere(whole.Venv) && (last == nil || whole.Live.After(last.Live)) {
+			last = whole
+		}
+	}
+	if last == nil {
+		return &RefusedError{
+			Reason: fmt.Sprintf("what %q serves is not known: %q leads nowhere, and no instance of its releases is there", app, l.current()),
+			Hint:   fmt.Sprintf("a deploy makes a new one: %s deploy %s", d.SSH, app),
+		}
+	}
+	if fi, err := os.Lstat(l.current()); err == nil && fi.Mode()&os.ModeSymlink == 0 {
+		aside := fmt.Sprintf("%s.damaged-%s", l.current(), time.Now().UTC().Format("20060102T150405.000"))
+		if err := d.files.Rename("put-aside", l.current(), aside); err != nil {
+			return fmt.Errorf("%q is no symbolic link, and cannot be put aside: %w", l.current(), err)
+		}
+	}
+	if err := d.files.Symlink("mend-current", last.Instance, l.current()); err != nil {
+		return err
+	}
+	d.log.WithField("app", app).Warnf("%s led nowhere: v%d, which went live last, is live again", l.current(), last.Release)
+	return nil
+}
+
+// processRecords are the files of an app's processes, for Runner.Strays to
+// leave them alone.
+func (l layout) processRecords() []string {
+	files, _ := filepath.Glob(filepath.Join(l.dir, "*", processRecordName))
+	return files
+}
+
+// isDamaged tells whether mendCurrent found damage at the start of the server,
+// and nothing went live since.
+func (d *Deployer) isDamaged(app string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state(app).damage != nil
+}
+
+// damaged is what is wrong with the record of what an app serves, which could
+// not be read for err; nil where it was never deployed.
+func (d *Deployer) damaged(app string, err error) error {
+	d.mu.Lock()
+	damage := d.state(app).damage
+	d.mu.Unlock()
+	l := d.layout(app)
+	switch records, _ := l.history(); {
+	case damage != nil:
+		return damage
+	case len(records) == 0 && errors.Is(err, os.ErrNotExist):
+		return nil
+	default:
+		return &RefusedError{
+			Reason: fmt.Sprintf("what %q serves is not known: %v", app, err),
+			Hint:   fmt.Sprintf("the next start of the server mends a lost link %q; a deploy makes a new instance", l.current()),
+		}
+	}
+}
