@@ -41,6 +41,12 @@ type Server struct {
 	Deploys        int            // deploys at a time; 0: number of cores
 	MinFree        int64          // bytes
 	MaxPush        int64          // bytes of one push
+	MaxObjects     int            // objects of one push
+	MaxObject      int64          // bytes of one object
+	MaxFiles       int            // files and directories of a source
+	MaxSource      int64          // bytes of a source
+	PushMemory     int64          // bytes; of a git that receives
+	PushCPU        time.Duration  // of a git that receives
 	LogSize        int64          // bytes at which an app's log is rotated
 	LogKeep        int            // rotated logs kept
 	GitUser        string         // system mode: who git and its hooks run as

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -181,6 +182,12 @@ func (s *Site) resolve(errs *Errors) {
 		Deploys:        value(t, "server", "deploys", parseNumber(0, 1000)),
 		MinFree:        value(t, "server", "min_free", parseSize),
 		MaxPush:        value(t, "server", "max_push", parseSize),
+		MaxObjects:     value(t, "server", "max_objects", parseNumber(1, math.MaxInt32)),
+		MaxObject:      value(t, "server", "max_object", parseSize),
+		MaxFiles:       value(t, "server", "max_files", parseNumber(1, 10_000_000)),
+		MaxSource:      value(t, "server", "max_source", parseSize),
+		PushMemory:     value(t, "server", "push_memory", parseSize),
+		PushCPU:        value(t, "server", "push_cpu", parseDuration(atLeastOneSecond)),
 		LogSize:        value(t, "server", "log_size", parseSize),
 		LogKeep:        value(t, "server", "log_keep", parseNumber(0, 1000)),
 		GitUser:        value(t, "server", "git_user", parseUser),

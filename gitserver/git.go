@@ -35,30 +35,13 @@ type GitOptions struct {
 	Credential *syscall.Credential
 	// MaxPush is the most bytes of pack that one push may bring. 0: no limit.
 	MaxPush int64
+	// MaxObjects is the most objects that a push's pack may hold. 0: no limit.
+	MaxObjects int64
 	// Limits bound each process of git.
 	Limits Limits
 	// Grace is how long git may go on once the client has left and its push
 	// is dealt with, before it is ended. 0: 30 s.
 	Grace time.Duration
-}
-
-// Limits are limits of each process (setrlimit(2)); git starts several for a
-// push, and its hooks have them too. 0 is the default, less than 0 is none.
-type Limits struct {
-	// CPU is the processor time of one process. 0: 30 min; indexing the largest
-	// of public repositories takes some 10.
-	CPU time.Duration
-	// Memory is what one process may write to in memory, in bytes (RLIMIT_DATA,
-	// since Linux 4.7: it leaves out the packs that git maps to read, which
-	// RLIMIT_AS would count). A pack of 16 KB can inflate to 3 GB. 0: 2 GiB.
-	Memory int64
-	// FileSize is the size of one file, in bytes. 0: none, as MaxPush bounds packs.
-	FileSize int64
-	// Files is the number of descriptors. 0: 1024.
-	Files int
-	// Processes is the number of processes of Credential's user, and is not
-	// set without one: it would count all that the server's user runs. 0: 512.
-	Processes int
 }
 
 // protocolRE is what GIT_PROTOCOL may be: the only thing that a client's
@@ -147,6 +130,14 @@ func (o *GitOptions) settings() []string {
 	conf := []string{
 		"core.hooksPath=" + o.hooks(),
 		"core.fsmonitor=false",
+		// What a repository's own file could have git start besides (Sound refuses
+		// such a file; this is the second lock on the door).
+		"core.alternateRefsCommand=true",
+		"core.sshCommand=false",
+		"gpg.program=false",
+		"gpg.openpgp.program=false",
+		"gpg.x509.program=false",
+		"gpg.ssh.program=false",
 		// A ref that was acknowledged survives a loss of power, and so does what it points to.
 		"core.fsync=all",
 		"core.fsyncMethod=fsync",
@@ -219,6 +210,8 @@ func (o *GitOptions) environment(g *gitRun) []string {
 		"LC_ALL=C.UTF-8",
 		"GIT_CONFIG_NOSYSTEM=1",
 		"GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_ATTR_NOSYSTEM=1",
+		"GIT_NO_REPLACE_OBJECTS=1",
 		"GIT_TERMINAL_PROMPT=0",
 	}
 	if g.protocol != "" {
@@ -338,71 +331,4 @@ func (o *GitOptions) run(ctx context.Context, g *gitRun) (int, error) {
 		return 1, fmt.Errorf("running git: %w", err)
 	}
 	return 0, nil
-}
-
-// limit is a limit of a process.
-type limit struct {
-	resource int    // RLIMIT_…
-	option   string // prlimit(1)'s
-	value    uint64
-}
-
-// limits are what is to be set. None is above the server's own, which would
-// need a right.
-func (o *GitOptions) limits() []limit {
-	l := o.Limits
-	out := []limit{{unix.RLIMIT_CORE, "--core", 0}}
-	add := func(resource int, option string, v, fallback int64) {
-		if v == 0 {
-			v = fallback
-		}
-		if v <= 0 {
-			return
-		}
-		value := uint64(v)
-		var own unix.Rlimit
-		if unix.Getrlimit(resource, &own) == nil {
-			value = min(value, own.Max)
-		}
-		out = append(out, limit{resource, option, value})
-	}
-	add(unix.RLIMIT_CPU, "--cpu", int64(l.CPU/time.Second), 30*60)
-	add(unix.RLIMIT_DATA, "--data", l.Memory, 2<<30)
-	add(unix.RLIMIT_FSIZE, "--fsize", l.FileSize, 0)
-	add(unix.RLIMIT_NOFILE, "--nofile", int64(l.Files), 1024)
-	if o.Credential != nil {
-		add(unix.RLIMIT_NPROC, "--nproc", int64(l.Processes), 512)
-	}
-	return out
-}
-
-// wrap puts prlimit(1) in front of a command that runs as another user: to set
-// another user's limits from here takes CAP_SYS_RESOURCE, which a container's
-// root or a hardened unit may lack. It is in util-linux, which every Debian has.
-func (o *GitOptions) wrap(command []string) []string {
-	if o.Credential == nil {
-		return command
-	}
-	args := []string{"prlimit"}
-	for _, l := range o.limits() {
-		args = append(args, fmt.Sprintf("%s=%d", l.option, l.value))
-	}
-	return append(args, command...)
-}
-
-// limit sets the limits of a process of our own user, which its children inherit.
-func (o *GitOptions) limit(pid int) error {
-	if o.Credential != nil {
-		return nil // wrap did
-	}
-	for _, l := range o.limits() {
-		err := unix.Prlimit(pid, l.resource, &unix.Rlimit{Cur: l.value, Max: l.value}, nil)
-		if errors.Is(err, unix.ESRCH) {
-			return nil // it has ended already, and will say why
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", l.option, err)
-		}
-	}
-	return nil
 }

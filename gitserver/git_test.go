@@ -1,8 +1,6 @@
 package gitserver
 
 import (
-	"bytes"
-	"compress/zlib"
 	"context"
 	"crypto/sha1"
 	"errors"
@@ -70,48 +68,6 @@ func unhex(t *testing.T, s string) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-// A few bytes of pack can claim an object of gigabytes, which index-pack takes
-// into memory: the limit must end it, not the machine.
-func TestSmallPackThatInflates(t *testing.T) {
-	f := start(t, func(f *fixture) { f.Server.Git.Limits.Memory = 1 << 30 })
-	f.app("blog")
-	c := f.dial("alice")
-	sess, err := c.NewSession()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pack bytes.Buffer
-	pack.WriteString("PACK\x00\x00\x00\x02\x00\x00\x00\x01")
-	size := uint64(3 << 30) // gitformat-pack(5): type tree, size 3 GiB
-	b := byte(2<<4 | size&15)
-	for size >>= 4; size > 0; size >>= 7 {
-		pack.WriteByte(b | 0x80)
-		b = byte(size & 0x7f)
-	}
-	pack.WriteByte(b)
-	z := zlib.NewWriter(&pack)
-	z.Write(make([]byte, 10<<20))
-	z.Close()
-	sum := sha1.Sum(pack.Bytes())
-	pack.Write(sum[:])
-
-	line := strings.Repeat("0", 40) + " " + strings.Repeat("1", 40) + " refs/heads/main\x00report-status"
-	var out bytes.Buffer
-	sess.Stdin = strings.NewReader(fmt.Sprintf("%04x%s0000%s", len(line)+4, line, pack.String()))
-	sess.Stdout = &out
-	var errs bytes.Buffer
-	sess.Stderr = &errs
-	if err := sess.Run("git-receive-pack 'blog'"); err != nil {
-		t.Log(err)
-	}
-	if !strings.Contains(out.String(), "unpack index-pack abnormal exit") && !strings.Contains(out.String(), "unpack unpack-objects abnormal exit") {
-		t.Errorf("%q", out.String())
-	}
-	if !strings.Contains(errs.String(), "memory") {
-		t.Errorf("not ended by the limit: %q", errs.String())
-	}
 }
 
 func TestPrepareAgain(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -86,6 +85,9 @@ func (s *session) firstPush(ctx, base context.Context, app string, refs func(aud
 // push runs git receive-pack and the handler that its hooks speak to. It
 // returns when both are done; the client has its exit status before.
 func (s *session) push(ctx, base context.Context, app string, options []string, begun []byte, created bool, refs func(audit.Ref)) int {
+	if status := s.unsound(app); status != 0 {
+		return status
+	}
 	under := s.server.receivingOf(app)
 	under.begin()
 	killed := false
@@ -98,6 +100,7 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 	if err != nil {
 		return s.broken(ctx, 1, err)
 	}
+	heard := &heard{Conn: ours} // from git's hooks
 	gone := make(chan struct{})
 	p := hooks.Push{
 		App:     app,
@@ -116,7 +119,7 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		defer close(handled)
 		defer ours.Close()
 		defer recovered(s.log)
-		s.server.Pushes.Handle(base, ours, p)
+		s.server.Pushes.Handle(base, heard, p)
 	})
 
 	gitCtx, cancel := context.WithCancel(base)
@@ -145,22 +148,29 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		case <-ended:
 		}
 	})
-	in := &counter{r: s}
+	limits := s.server.Git
+	in := &pushed{r: io.MultiReader(bytes.NewReader(begun), s), maxBytes: limits.MaxPush, maxObjects: limits.MaxObjects}
+	said := &complaints{before: &heard.anything}
 	status, err := s.server.Git.run(gitCtx, &gitRun{
 		service:  receivePack,
 		options:  options,
 		dir:      p.Dir,
-		stdin:    io.MultiReader(bytes.NewReader(begun), in),
-		stdout:   &untilGone{w: s},
-		stderr:   &untilGone{w: s.Stderr()},
+		stdin:    in,
+		stdout:   &untilGone{w: io.MultiWriter(s, said)},
+		stderr:   &untilGone{w: io.MultiWriter(s.Stderr(), said)},
 		protocol: s.protocol(),
 		hook:     theirs,
 		copying:  s.work,
 	})
 	close(ended)
 	watch.Wait()
-	if limit := s.server.Git.MaxPush; limit > 0 && in.n.Load() > limit {
-		fmt.Fprintf(s.Stderr(), "scotch: the push is larger than the %d MB that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push\n", limit>>20)
+	why := in.refused()
+	if why == "" {
+		why = limits.Limits.exceeded(said)
+	}
+	if why != "" {
+		s.log.Infof("push refused: %s", firstLine(why))
+		fmt.Fprintf(s.Stderr(), "scotch: %s\n", why)
 	}
 	if err != nil {
 		var exit *exec.ExitError
@@ -170,18 +180,6 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 	s.Exit(status)
 	handler.Wait()
 	return status
-}
-
-// counter counts what is read through it.
-type counter struct {
-	r io.Reader
-	n atomic.Int64 // bytes
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n.Add(int64(n))
-	return n, err
 }
 
 // broken reports that git itself failed.

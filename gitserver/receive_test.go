@@ -62,7 +62,7 @@ func TestEnvironmentOfGitIsBuiltFromNothing(t *testing.T) {
 		}
 	}
 	f.run(cmd).ok()
-	allowed := []string{"PATH", "HOME", "LANG", "LC_ALL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_GLOBAL", "GIT_TERMINAL_PROMPT", "GIT_PROTOCOL", "SCOTCH_HOOK_FD",
+	allowed := []string{"PATH", "HOME", "LANG", "LC_ALL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_GLOBAL", "GIT_ATTR_NOSYSTEM", "GIT_NO_REPLACE_OBJECTS", "GIT_TERMINAL_PROMPT", "GIT_PROTOCOL", "SCOTCH_HOOK_FD",
 		// git's own
 		"GIT_DIR", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_EXEC_PATH", "GIT_PUSH_OPTION_COUNT"}
 	for _, kv := range f.pushes.all()[0].env {

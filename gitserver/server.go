@@ -86,6 +86,9 @@ type Server struct {
 	// Room is asked before a push's pack arrives; its error refuses the push. nil:
 	// there is always room.
 	Room func() error
+	// Sound is asked before git is run in an app's repository, whose own
+	// configuration git would follow; its error keeps git away. nil: all are.
+	Sound func(app string) error
 	// Recover is called when git was killed in a push to app, with no other push
 	// to it under way, and none begins before it returns. It removes the push's
 	// quarantine and nothing else: a deploy of the app may be under way. nil:

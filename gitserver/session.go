@@ -153,6 +153,9 @@ func (s *session) upload(ctx context.Context, app string) int {
 		}
 		return s.denied(app)
 	}
+	if status := s.unsound(app); status != 0 {
+		return status
+	}
 	g := &gitRun{
 		service:  uploadPack,
 		dir:      s.server.Repositories.Path(app),
@@ -168,6 +171,19 @@ func (s *session) upload(ctx context.Context, app string) int {
 		return s.fail(1, errors.New("git could not be run; the server's log says why"))
 	}
 	return status
+}
+
+// unsound tells, by a status other than 0, that git must not be run in a repository.
+func (s *session) unsound(app string) int {
+	if s.server.Sound == nil {
+		return 0
+	}
+	err := s.server.Sound(app)
+	if err == nil {
+		return 0
+	}
+	s.log.WithError(err).Error("an unsound repository")
+	return s.fail(1, err)
 }
 
 // protocol is the version of git's protocol that the client asked for, "" for

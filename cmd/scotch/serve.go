@@ -27,6 +27,17 @@ import (
 // maxRefs bounds how many refs one push may name.
 const maxRefs = hooks.MaxRefs(1000)
 
+// pushLimits are what is looked at while a push's objects are in quarantine.
+type pushLimits struct{ *plugins }
+
+// Allow implements hooks.Limits.
+func (l pushLimits) Allow(ctx context.Context, app, quarantine string, updates []hooks.Update) error {
+	if err := maxRefs.Allow(ctx, app, quarantine, updates); err != nil {
+		return err
+	}
+	return l.git.CheckQuarantine(ctx, app, quarantine)
+}
+
 // server is a running scotch: what commands work on.
 type server struct {
 	site     *config.Site
@@ -240,7 +251,10 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 	if err != nil {
 		return nil, nil, "", err
 	}
-	git := gitserver.GitOptions{Dir: filepath.Join(site.Paths.Run, "git"), MaxPush: site.Server.MaxPush, Mark: p.runner.Mark}
+	git := gitserver.GitOptions{Dir: filepath.Join(site.Paths.Run, "git"), Mark: p.runner.Mark,
+		MaxPush: site.Server.MaxPush, MaxObjects: int64(site.Server.MaxObjects),
+		Limits: gitserver.Limits{Memory: site.Server.PushMemory, CPU: site.Server.PushCPU},
+	}
 	if git.Credential, err = p.gitCredential(site); err != nil {
 		return nil, nil, "", err
 	}
@@ -251,7 +265,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 		return nil, nil, "", err
 	}
 	handler := &hooks.Handler{
-		Repository: p.git, Deployer: s.deployer, SSH: sshCommand(site), Log: s.log, Limits: maxRefs,
+		Repository: p.git, Deployer: s.deployer, SSH: sshCommand(site), Log: s.log, Limits: pushLimits{p},
 		Branch: func(app string) (string, bool, error) {
 			a, err := site.App(app, config.AppOptions{})
 			if err != nil {
@@ -274,7 +288,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 		LoginTimeout: limits.LoginTimeout, IdleTimeout: limits.IdleTimeout, KeepAlive: limits.KeepAlive,
 		LongestPenalty: penalty, Exempt: limits.PenaltyExempt,
 		HostKey: key, Keys: s.keys, Repositories: p.git, Git: git, Pushes: handler, Commands: s.command, Log: s.log, Audit: s.seen,
-		Room:      s.deployer.Room,
+		Room: s.deployer.Room, Recover: p.git.RemoveQuarantines, Sound: p.git.Sound,
 		CreateApp: func(ctx context.Context, app, by string) error { return s.deployer.Create(ctx, app, false) },
 	}, l, fingerprint, nil
 }

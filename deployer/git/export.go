@@ -17,10 +17,12 @@ import (
 )
 
 // Export writes the commit's tree into dst, an existing empty directory. What
-// is written is what `git archive` gives: export-ignore and export-subst are
-// honoured, and line ends and encodings that .gitattributes asks for are those
-// of a checkout. No filter runs: none is configured. Modes are 0644 and 0755.
-// Half a tree is left when it fails.
+// is written is what `git archive` gives of the tree: export-ignore is honoured,
+// and line ends and encodings that .gitattributes asks for are those of a
+// checkout. No filter runs: none is configured. Nor does export-subst, which
+// formats what a push says by what a push says (CVE-2022-41903), and by %G runs
+// gpg: git archive has nothing to fill in where it is given no commit. Modes are
+// 0644 and 0755. Half a tree is left when it fails.
 //
 // Stock git and not go-git, for the attributes: go-git 5.19 takes "docs/
 // export-ignore" for no match and gives earlier lines precedence. And a stream
@@ -53,7 +55,7 @@ func (g *Git) Export(ctx context.Context, app string, c deployer.Commit, dst str
 				return fmt.Errorf("writing %q: %w", h.Name, err)
 			}
 		}
-	}, "archive", "--format=tar", c.ID)
+	}, "archive", "--format=tar", c.ID+"^{tree}")
 	return w.stats, err
 }
 

@@ -97,7 +97,7 @@ func TestExport(t *testing.T) {
 	}
 	want := map[string]string{
 		"app.py": "644 app", "App.py": "644 twin", "bin": "755/", "bin/run": "755 #!/bin/sh\n", "lib": "755/", "lib/.gitattributes": "644 notes.txt export-ignore\n",
-		".gitattributes": got[".gitattributes"], "version.txt": "644 the subject\n", "run.bat": "644 a\r\nb\r\n", "f.x": "644 as it is",
+		".gitattributes": got[".gitattributes"], "version.txt": "644 $Format:%s$\n", "run.bat": "644 a\r\nb\r\n", "f.x": "644 as it is",
 		"new\nline\x1b\xff": "644 odd", "lib/link": "-> ../app.py", "library": "-> lib", "dangling": "-> media/x",
 	}
 	deep := ""

@@ -36,6 +36,15 @@ type Options struct {
 	Run string
 	// Timeout ends a fetch of [app] src; 0 means 10 minutes.
 	Timeout time.Duration
+	// Limits of what is taken in and deployed. 0: none.
+	Limits Limits
+}
+
+// Limits are what a push and the source of a deploy may hold.
+type Limits struct {
+	Object int64 // bytes of one object, unpacked
+	Files  int   // files and directories of a source
+	Source int64 // bytes of a source's files, unpacked
 }
 
 // Git is the repositories below one directory. Make one with New; its methods
@@ -100,7 +109,9 @@ func settings() [][2]string {
 	return [][2]string{
 		{"core.fsync", "all"}, // by default neither loose objects nor refs are synced
 		{"core.hooksPath", "/dev/null"},
-		{"gc.auto", "0"}, // a gc in the middle of an export breaks readers
+		{"core.fsmonitor", "false"},
+		{"core.alternateRefsCommand", "true"}, // the program of that name, which does nothing
+		{"gc.auto", "0"},                      // a gc in the middle of an export breaks readers
 		{"maintenance.auto", "false"},
 		{"tar.umask", "0022"},
 		{"transfer.fsckObjects", "true"},
@@ -136,7 +147,7 @@ func environment() []string {
 // command is a git in the app's repository. --git-dir names it, so that git
 // neither searches for one nor asks who owns it.
 func (g *Git) command(app string, args ...string) (deployer.Command, error) {
-	if err := config.ValidName(app); err != nil {
+	if err := g.Sound(app); err != nil {
 		return deployer.Command{}, err
 	}
 	return deployer.Command{
@@ -205,14 +216,19 @@ func (g *Git) stream(ctx context.Context, app string, in io.Reader, read func(io
 	if err != nil {
 		return err
 	}
+	c.Stdin = in
+	return g.streamOf(ctx, c, args[0], read)
+}
+
+func (g *Git) streamOf(ctx context.Context, c deployer.Command, verb string, read func(io.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	pr, pw := io.Pipe()
 	var stderr tail
-	c.Stdin, c.Stdout, c.Stderr = in, pw, &stderr
+	c.Stdout, c.Stderr = pw, &stderr
 	ended := make(chan error, 1)
 	go func() {
-		err := failed(args[0], &stderr, g.runner.Run(ctx, c))
+		err := failed(verb, &stderr, g.runner.Run(ctx, c))
 		pw.CloseWithError(err) // nil reads as the end
 		ended <- err
 	}()
@@ -224,7 +240,7 @@ func (g *Git) stream(ctx context.Context, app string, in io.Reader, read func(io
 		cancel()
 	}
 	pr.CloseWithError(readErr)
-	err = <-ended
+	err := <-ended
 	var own *gitError
 	if readErr != nil && !errors.As(readErr, &own) {
 		return readErr

@@ -64,13 +64,14 @@ func (g *Git) Descends(ctx context.Context, app, id, old string) (bool, error) {
 	return err == nil, err
 }
 
-// entry is one line of git ls-tree -r -t.
+// entry is one line of git ls-tree -r -t -l.
 type entry struct {
 	mode, kind, id, path string
+	size                 int64 // bytes of a file, else 0
 }
 
-// tree lists a commit's tree, with its directories.
-func (g *Git) tree(ctx context.Context, app, commit string, each func(entry)) error {
+// tree lists a commit's tree, with its directories, until each returns an error.
+func (g *Git) tree(ctx context.Context, app, commit string, each func(entry) error) error {
 	return g.stream(ctx, app, nil, func(r io.Reader) error {
 		in := bufio.NewReaderSize(r, 64<<10)
 		for {
@@ -81,14 +82,34 @@ func (g *Git) tree(ctx context.Context, app, commit string, each func(entry)) er
 			if err != nil {
 				return err
 			}
-			head, path, ok := strings.Cut(strings.TrimSuffix(line, "\x00"), "\t")
-			f := strings.Fields(head)
-			if !ok || len(f) != 3 {
-				return fmt.Errorf("git ls-tree said %q", line)
+			e, err := parseEntry(strings.TrimSuffix(line, "\x00"))
+			if err == nil {
+				err = each(e)
 			}
-			each(entry{mode: f[0], kind: f[1], id: f[2], path: path})
+			if err != nil {
+				return err
+			}
 		}
-	}, "ls-tree", "-r", "-t", "-z", "--full-tree", commit)
+	}, "ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit)
+}
+
+// parseEntry reads "MODE TYPE NAME SIZE<TAB>PATH" (git-ls-tree(1)): any byte but
+// NUL may be in a path, a tab too.
+func parseEntry(line string) (entry, error) {
+	head, path, ok := strings.Cut(line, "\t")
+	f := strings.Fields(head)
+	if !ok || len(f) != 4 || !plumbing.IsHash(f[2]) || path == "" {
+		return entry{}, fmt.Errorf("git ls-tree said %q", line)
+	}
+	e := entry{mode: f[0], kind: f[1], id: f[2], path: path}
+	if f[3] == "-" {
+		return e, nil
+	}
+	var err error
+	if e.size, err = strconv.ParseInt(f[3], 10, 64); err != nil || e.size < 0 {
+		return entry{}, fmt.Errorf("git ls-tree said %q", line)
+	}
+	return e, nil
 }
 
 // blobs reads objects in the order of their names. each gets the content of

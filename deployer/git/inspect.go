@@ -26,6 +26,7 @@ const (
 	maxName = 255  // NAME_MAX, in bytes
 	maxPath = 2048 // leaves room for the instance's own path within PATH_MAX
 	maxHops = 40   // MAXSYMLINKS of Linux
+	maxDeep = 100  // directories in one another; each is held open by an export
 
 	// maxPassed bounds how many trees are remembered.
 	maxPassed = 256
@@ -57,13 +58,29 @@ func (g *Git) Deployable(ctx context.Context, app, commit string) error {
 func (g *Git) inspect(ctx context.Context, app, commit string) error {
 	var (
 		modules, names, attributes []string
+		deep                       []string
+		count                      int
+		size                       int64
 		links                      = make(map[string]string) // path to object, then to target
 		files                      []entry
 		dirs                       = make(map[string]bool)
 	)
-	err := g.tree(ctx, app, commit, func(e entry) {
+	err := g.tree(ctx, app, commit, func(e entry) error {
+		// The first two are judged while git still lists: a few small trees that
+		// hold each other ten times over make billions of files.
+		count++
+		size += e.size
+		if err := g.o.Limits.allow(count, size); err != nil {
+			return err
+		}
 		base := path.Base(e.path)
-		if badPath(e.path) {
+		switch {
+		case len(e.path) > maxPath || strings.Count(e.path, "/") >= maxDeep:
+			if len(deep) < maxKept {
+				deep = append(deep, e.path)
+			}
+			return nil
+		case badPath(e.path):
 			names = append(names, e.path)
 		}
 		switch {
@@ -79,9 +96,13 @@ func (g *Git) inspect(ctx context.Context, app, commit string) error {
 				attributes = append(attributes, e.id)
 			}
 		}
+		return nil
 	})
 	if err != nil {
 		return err
+	}
+	if len(deep) > 0 {
+		return refused(fmt.Sprintf("paths longer than %d bytes or with more than %d directories", maxPath, maxDeep), deep, "shorten them and commit: git mv OLD NEW")
 	}
 	if len(names) > 0 {
 		return refused("names in it that can't be written safely", names, "rename them and commit: git mv OLD NEW")
@@ -106,13 +127,19 @@ func (g *Git) inspect(ctx context.Context, app, commit string) error {
 	return nil
 }
 
-// maxNamed is how many paths a refusal names.
-const maxNamed = 5
+const (
+	maxNamed = 5   // how many paths a refusal names,
+	maxShown = 80  // bytes of each
+	maxKept  = 100 // how many long ones are held to be counted
+)
 
 func refused(why string, paths []string, hint string) error {
 	slices.Sort(paths)
 	shown := make([]string, 0, maxNamed)
 	for _, p := range paths[:min(len(paths), maxNamed)] {
+		if len(p) > maxShown {
+			p = strings.ToValidUTF8(p[:maxShown], "") + "…"
+		}
 		shown = append(shown, fmt.Sprintf("%q", p))
 	}
 	more := ""

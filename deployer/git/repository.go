@@ -112,7 +112,11 @@ func settle(dir string, uid, gid int) error {
 	}
 	for i := len(paths) - 1; i >= 0; i-- {
 		if i == 0 {
-			if err := os.Chmod(dir, 0o755); err != nil {
+			mode := fs.FileMode(0o755)
+			if uid >= 0 {
+				mode = 0o700 // no other app's user reads what was pushed
+			}
+			if err := os.Chmod(dir, mode); err != nil {
 				return err
 			}
 		}
@@ -192,6 +196,9 @@ func (g *Git) Recover(app string) error {
 	}
 	defer root.Close()
 	var errs []error
+	if g.o.User != "" {
+		errs = append(errs, root.Chmod(".", 0o700)) // as settle does: repositories of older versions were open
+	}
 	err = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err

@@ -1,0 +1,88 @@
+package git
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"scotch/deployer"
+)
+
+// allow refuses a source with so many files and directories, and so many bytes.
+func (l Limits) allow(count int, size int64) error {
+	switch {
+	case l.Files > 0 && count > l.Files:
+		return &deployer.RefusedError{
+			Reason: fmt.Sprintf("more than %d files and directories in it", l.Files),
+			Hint:   "keep out of the repository what is made or installed (node_modules, virtualenvs, data), or have an admin raise [server] max_files",
+		}
+	case l.Source > 0 && size > l.Source:
+		return &deployer.RefusedError{
+			Reason: fmt.Sprintf("its files have more than %s", deployer.Size(l.Source)),
+			Hint:   "keep large files out of the repository, or have an admin raise [server] max_source",
+		}
+	}
+	return nil
+}
+
+// errLarge ends the look through a quarantine.
+var errLarge = errors.New("a large object")
+
+// CheckQuarantine returns a *deployer.RefusedError where one of the objects that
+// a push has brought is larger than may be. quarantine is git's directory for
+// them below the app's repository (git-receive-pack(1), QUARANTINE ENVIRONMENT),
+// "" where there is none.
+func (g *Git) CheckQuarantine(ctx context.Context, app, quarantine string) error {
+	if quarantine == "" || g.o.Limits.Object <= 0 {
+		return nil
+	}
+	// The path comes from a process that runs as git's user: its name alone is used.
+	name := filepath.Base(quarantine)
+	dir := filepath.Join(g.Path(app), "objects", name)
+	if !strings.HasPrefix(name, "tmp_objdir-incoming-") && !strings.HasPrefix(name, "incoming-") {
+		return fmt.Errorf("%q is no quarantine of %q", quarantine, app)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("reading the pushed objects: %w", err)
+	}
+	c, err := g.command(app, "cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectsize) %(objecttype) %(objectname)")
+	if err != nil {
+		return err
+	}
+	// Deltas of a thin pack have their bases in it by now; nothing else is needed.
+	c.Env = append(c.Env, "GIT_OBJECT_DIRECTORY="+dir)
+	var large string
+	err = g.streamOf(ctx, c, "cat-file", func(r io.Reader) error {
+		lines := bufio.NewScanner(r)
+		for lines.Scan() {
+			size, object, _ := strings.Cut(lines.Text(), " ")
+			n, err := strconv.ParseInt(size, 10, 64)
+			if err != nil {
+				return fmt.Errorf("git cat-file said %q", lines.Text())
+			}
+			if n > g.o.Limits.Object {
+				large = object
+				return errLarge
+			}
+		}
+		return lines.Err()
+	})
+	if !errors.Is(err, errLarge) {
+		return err
+	}
+	kind, id, _ := strings.Cut(large, " ")
+	what := kind
+	if kind == "blob" {
+		what = "file"
+	}
+	return &deployer.RefusedError{
+		Reason: fmt.Sprintf("a %s in the push is larger than %s: object %.12s", what, deployer.Size(g.o.Limits.Object), id),
+		Hint:   fmt.Sprintf("to see its name: git log --all --oneline --find-object=%.12s\nkeep large files out of the repository, or have an admin raise [server] max_object", id),
+	}
+}

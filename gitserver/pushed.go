@@ -1,0 +1,153 @@
+package gitserver
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strconv"
+	"sync/atomic"
+)
+
+const (
+	// maxCommands bounds the list of refs in a push, in bytes, and maxOptions its
+	// push options: git holds both in memory, and the options reach hooks by
+	// their environment, which execve(2) bounds.
+	maxCommands = 16 << 20
+	maxOptions  = 64 << 10
+)
+
+// pushed reads what a client of receive-pack sends (gitprotocol-pack(5), "Pushing
+// Data To a Server") and passes it on unchanged, up to what this server does not
+// take: the pack says in its head how many objects it has, and git makes room for
+// all of them before it reads the first.
+type pushed struct {
+	r          io.Reader
+	maxBytes   int64 // of all; more is only counted, as git itself ends it. 0: no limit
+	maxObjects int64 // 0: no limit
+
+	state   pushedState
+	head    []byte // of a pkt-line or of the pack, as far as it is here
+	payload int    // what is to come of a pkt-line
+	list    int    // bytes of the list so far
+	first   []byte // first command, with what the client is able to do
+	options bool   // there are push options
+
+	total   atomic.Int64 // bytes
+	refusal atomic.Pointer[string]
+}
+
+type pushedState int
+
+const (
+	readsCommands pushedState = iota
+	readsOptions
+	readsPack
+	readsRest // nothing is looked at any more
+)
+
+// refused is why reading was ended, with a hint on further lines; "" if it was not.
+func (p *pushed) refused() string {
+	if s := p.refusal.Load(); s != nil {
+		return *s
+	}
+	if n := p.total.Load(); p.maxBytes > 0 && n > p.maxBytes {
+		return fmt.Sprintf("the push is larger than the %d MB that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push", p.maxBytes>>20)
+	}
+	return ""
+}
+
+func (p *pushed) Read(b []byte) (int, error) {
+	if p.refusal.Load() != nil {
+		return 0, io.EOF
+	}
+	n, err := p.r.Read(b)
+	p.total.Add(int64(n))
+	if taken, why := p.look(b[:n]); why != "" {
+		p.refusal.Store(&why)
+		return taken, io.EOF
+	}
+	return n, err
+}
+
+// look follows the protocol through b and returns how much of it may be passed
+// on, and why not more.
+func (p *pushed) look(b []byte) (taken int, why string) {
+	for i := 0; i < len(b); {
+		switch p.state {
+		case readsRest:
+			return len(b), ""
+		case readsPack:
+			n := min(12-len(p.head), len(b)-i)
+			p.head = append(p.head, b[i:i+n]...)
+			i += n
+			if len(p.head) < 12 {
+				break
+			}
+			p.state = readsRest
+			// gitformat-pack(5): "PACK", the version, the number of objects.
+			objects := int64(binary.BigEndian.Uint32(p.head[8:]))
+			if p.maxObjects > 0 && objects > p.maxObjects && bytes.HasPrefix(p.head, []byte("PACK")) {
+				return i - n, fmt.Sprintf("the push brings %d objects, more than the %d that this server takes\npush a part of the history first, or have an admin raise [server] max_objects", objects, p.maxObjects)
+			}
+		default:
+			n, why := p.line(b[i:])
+			if i += n; why != "" {
+				return i, why
+			}
+		}
+	}
+	return len(b), ""
+}
+
+// line takes some of a pkt-line (gitprotocol-common(5)) and returns how much.
+func (p *pushed) line(b []byte) (n int, why string) {
+	if p.payload > 0 {
+		n = min(p.payload, len(b))
+		if p.state == readsCommands && !p.options && len(p.first) < 4096 {
+			p.first = append(p.first, b[:n]...)
+		}
+		if p.payload -= n; p.payload == 0 && p.state == readsCommands {
+			p.options = p.options || offersOptions(p.first)
+			p.first = p.first[:0]
+		}
+		return n, ""
+	}
+	n = min(4-len(p.head), len(b))
+	p.head = append(p.head, b[:n]...)
+	if len(p.head) < 4 {
+		return n, ""
+	}
+	size, err := strconv.ParseUint(string(p.head), 16, 16)
+	p.head = p.head[:0]
+	switch {
+	case err != nil || size > 0 && size < 4:
+		p.state = readsRest // git will say what it thinks of that
+	case size == 0 && p.state == readsCommands && p.options:
+		p.state, p.list = readsOptions, 0
+	case size == 0:
+		p.state = readsPack
+	default:
+		p.payload = int(size) - 4
+		p.list += int(size)
+	}
+	switch {
+	case p.state == readsCommands && p.list > maxCommands:
+		return n, "the push names too many refs\npush fewer: git push REMOTE BRANCH"
+	case p.state == readsOptions && p.list > maxOptions:
+		return n, "the push options are too long\npush options are: clean, wait"
+	}
+	return n, ""
+}
+
+// offersOptions tells whether a command's line says that push options follow:
+// behind the first one's NUL stands what the client is able to do.
+func offersOptions(line []byte) bool {
+	_, able, _ := bytes.Cut(line, []byte{0})
+	for word := range bytes.FieldsSeq(able) {
+		if string(word) == "push-options" {
+			return true
+		}
+	}
+	return false
+}
