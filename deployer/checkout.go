@@ -241,7 +241,7 @@ func (op *operation) command(ctx context.Context, a *config.App, rec *Record, na
 	err := op.d.Runner.Run(ctx, Command{
 		Args: []string{"/bin/sh", "-c", line}, Dir: i.Source, Env: i.environment(extra),
 		User: a.User, Group: a.Group, Stdout: out, Stderr: out, Timeout: timeout, Umask: op.d.site.Umask,
-		App: a.Name, Limits: limits,
+		App: a.Name, Limits: limits, Writes: op.buildWrites(a, rec),
 	})
 	out.Close()
 	if err != nil {

@@ -63,7 +63,7 @@ func (op *operation) collectStatic(ctx context.Context, a *config.App, rec *Reco
 		Args: []string{filepath.Join(i.Venv, "bin", "python"), "manage.py", "shell", "-c", collectScript}, Dir: i.Source,
 		Env:  append(i.environment(a.BuildEnv), "SCOTCH_COLLECT="+strings.Join([]string{rec.Source, a.DataPath}, ":")),
 		User: a.User, Group: a.Group, Stdout: w, Stderr: w, Timeout: a.StepTimeout, Umask: op.d.site.Umask,
-		App: op.app, Limits: BuildLimits(a),
+		App: op.app, Limits: BuildLimits(a), Writes: op.buildWrites(a, rec),
 	})
 	told, before := w.end()
 	out.Close()

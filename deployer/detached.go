@@ -75,7 +75,7 @@ func (d *Deployer) Detach(o OneOff) (int, error) {
 	}
 	p := &Process{
 		Name: fmt.Sprintf("%s/run-%d", o.App, n), Record: filepath.Join(l.runs(), fmt.Sprintf("%d.process", n)),
-		Args: c.Args, Dir: c.Dir, Env: c.Env, User: c.User, Group: c.Group, Umask: c.Umask, Limits: c.Limits,
+		Args: c.Args, Dir: c.Dir, Env: c.Env, User: c.User, Group: c.Group, Umask: c.Umask, Limits: c.Limits, Writes: c.Writes,
 		Log: d.runLog(o.App, n), Grace: detachedGrace,
 	}
 	run := &Detached{Number: n, Release: rec.Release, Instance: rec.Instance, By: o.By, Started: time.Now(), Process: p}

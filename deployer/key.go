@@ -49,6 +49,8 @@ func (op *operation) withKey(a *config.App, do func(*config.App) error) error {
 	builder := *a
 	// First, so that an app's own GIT_SSH_COMMAND wins.
 	builder.Env = slices.Concat([]config.Var{{Name: "GIT_SSH_COMMAND", Value: loan.SSHCommand}}, a.Env)
+	op.lent = loan.Dir
+	defer func() { op.lent = "" }()
 	var asked bool
 	var endErr error
 	func() {

@@ -32,6 +32,7 @@ type operation struct {
 	failure error
 	// outside are paths of the instance outside the app's directory.
 	outside []string
+	lent    string // the directory of a deploy key that is lent, "" for none
 	// warm is the old instance of the watch that this operation, a rollback, has
 	// ended, to switch back to.
 	warm *member

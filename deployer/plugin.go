@@ -68,6 +68,7 @@ type DeployKeys interface {
 // KeyLoan is an app's deploy key that was lent. Its End must be called.
 type KeyLoan struct {
 	SSHCommand string      // for GIT_SSH_COMMAND
+	Dir        string      // which that command writes below
 	Asked      func() bool // whether somebody asked for a key
 	// End takes the key back, and says which host keys were pinned meanwhile.
 	End func() (pinned []string, err error)
@@ -195,6 +196,7 @@ type InstallRequest struct {
 	Env     []string
 	Out     io.Writer     // gets the installer's output as it comes
 	Timeout time.Duration // of each command
+	Writes  []string      // as in Command
 }
 
 // EntryPoint is where an application server finds the app.
@@ -339,6 +341,10 @@ type Command struct {
 	// own. It decides where a runner with control groups puts it.
 	App    string
 	Limits Limits
+	// Writes are the directories that a command of an app's may write below,
+	// besides a /tmp of its own and as far as its user may; nil: all that its user
+	// may. A runner that confines nothing takes no notice.
+	Writes []string
 }
 
 // Process is a process that goes on by itself and outlives the server.
@@ -350,9 +356,10 @@ type Process struct {
 	Env    []string
 	User   string
 	Group  string
-	Log    string // standard output and error are appended to this file
-	Umask  int    // as in Command
-	Limits Limits `json:",omitzero"`
+	Log    string   // standard output and error are appended to this file
+	Umask  int      // as in Command
+	Limits Limits   `json:",omitzero"`
+	Writes []string `json:",omitempty"` // as in Command
 	// Grace is how long a stop may take before the group is killed.
 	Grace time.Duration
 }

@@ -133,7 +133,7 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	p.Log = d.logPath(op.app, op.id)
 	p.User, p.Group = a.User, a.Group
 	p.Umask = d.site.Umask
-	p.Limits = AppLimits(a)
+	p.Limits, p.Writes = AppLimits(a), appWrites(inst)
 	if p.Grace == 0 {
 		p.Grace = a.Timeout
 	}

@@ -108,7 +108,7 @@ func (d *Deployer) oneOff(o OneOff) (Command, *Record, error) {
 	}
 	return Command{
 		Args: o.Args, Dir: i.Source, Env: i.environment(nil), User: who, Group: group, Umask: d.site.Umask,
-		App: o.App, Limits: AppLimits(a),
+		App: o.App, Limits: AppLimits(a), Writes: appWrites(i),
 	}, rec, nil
 }
 

@@ -109,7 +109,7 @@ func (op *operation) makeVenv(ctx context.Context, a *config.App, rec *Record, s
 	}
 	packages, err := op.d.Toolchain.Install(ctx, InstallRequest{
 		App: a, Source: src, Dir: dir, Interpreter: rec.Interpreter, Deps: deps, Extra: extra, Pinned: op.pinned,
-		Env: i.environment(append(append([]config.Var(nil), op.d.BuildEnv...), a.BuildEnv...)), Out: out, Timeout: a.StepTimeout,
+		Env: i.environment(append(append([]config.Var(nil), op.d.BuildEnv...), a.BuildEnv...)), Out: out, Timeout: a.StepTimeout, Writes: append(op.buildWrites(a, rec), dir),
 	})
 	if err != nil {
 		return op.afterInstall(a, deps, out, err)

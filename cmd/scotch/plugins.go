@@ -156,8 +156,18 @@ func newRunner(site *config.Site) (runner, error) {
 	if site.Mode == "standalone" || !systemd.Here() {
 		return runner{own, own.Mark}, nil
 	}
-	units, err := systemd.New(site.Paths.Run, systemd.Options{Own: own})
+	units, err := systemd.New(site.Paths.Run, systemd.Options{Own: own, Hidden: hidden(site)})
 	return runner{units, own.Mark}, err
+}
+
+// hidden is what no app has any business with: keys, other apps' files of
+// configuration, repositories, logs (which are open when it starts), and the
+// socket that takes commands.
+func hidden(site *config.Site) []string {
+	return append([]string{
+		site.Paths.Configuration, site.Paths.AppsEnabled, site.Paths.Repositories, site.Paths.Logs,
+		site.Server.HostKey, site.Server.AuthorizedKeys, filepath.Join(site.Paths.Run, socketName),
+	}, site.Files...)
 }
 
 // isOn tells whether [plugins] has a part on, as it is where nothing is said.

@@ -50,7 +50,7 @@ func (g *Git) Lend(app, name string) (*deployer.KeyLoan, error) {
 	if l == nil || err != nil {
 		return nil, err
 	}
-	return &deployer.KeyLoan{SSHCommand: l.sshCommand("IdentityAgent="+l.path("agent"), "IdentitiesOnly=no"), Asked: l.asked.Load, End: l.end}, nil
+	return &deployer.KeyLoan{Dir: l.dir, SSHCommand: l.sshCommand("IdentityAgent="+l.path("agent"), "IdentitiesOnly=no"), Asked: l.asked.Load, End: l.end}, nil
 }
 
 // lend makes a loan for a user, "" for the server's own. The caller ends it.

@@ -40,7 +40,7 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 			c := deployer.Command{
 				Args: s.args, Dir: r.Source, Env: env, User: r.App.User, Group: r.App.Group,
 				Stdout: out, Stderr: out, Timeout: r.Timeout,
-				App: r.App.Name, Limits: deployer.BuildLimits(r.App),
+				App: r.App.Name, Limits: deployer.BuildLimits(r.App), Writes: r.Writes,
 			}
 			if s.indexed {
 				// uv would ask these first.

@@ -26,6 +26,15 @@
 // which systemd hands to it as its standard input, and then becomes the program
 // (Child). The same socket tells that the program was started, or why not.
 //
+// # What is confined
+//
+// All that an app runs, its builds too, has no capability and gains no privilege,
+// writes its own directories (deployer.Command.Writes) alone, has a /tmp, a
+// /dev/shm and a /dev of its own, sees no process of others, and none of what is
+// the server's (Options.Hidden): confine.go. A drop-in of the administrator's
+// loosens it for one app, as systemd.unit(5) has it for names with dashes:
+// /etc/systemd/system/scotch-app-blog-.service.d/local.conf.
+//
 // # What survives
 //
 // Units of Start do not notice the end of the server, nor does stopping the

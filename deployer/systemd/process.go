@@ -84,7 +84,7 @@ func (r *Runner) Start(p deployer.Process) (deployer.Running, error) {
 	s, err := r.start(context.Background(), unit{
 		name: name, title: title, app: appOf(p.Name),
 		args: p.Args, dir: p.Dir, env: p.Env, user: p.User, group: p.Group, umask: p.Umask,
-		limits: p.Limits, kill: "mixed", grace: p.Grace, oom: "continue",
+		limits: p.Limits, kill: "mixed", grace: p.Grace, oom: "continue", writes: p.Writes,
 	}, []*os.File{null, log, log})
 	if err != nil {
 		os.Remove(p.Record)

@@ -24,6 +24,9 @@ type Options struct {
 	// argument; every user must be able to execute it. Empty: this program.
 	Program string
 
+	// Hidden are files and directories that nothing that an app runs may see.
+	Hidden []string
+
 	Interrupt time.Duration // between SIGINT and SIGTERM; 0 is 5 s
 	Terminate time.Duration // between SIGTERM and SIGKILL; 0 is 5 s
 	Grace     time.Duration // for processes whose own Grace is 0; 0 is 10 s
@@ -114,7 +117,7 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	u, err := r.start(ctx, unit{
 		name: r.commandUnit(c.App), title: title, app: c.App,
 		args: c.Args, dir: c.Dir, env: c.Env, user: c.User, group: c.Group, umask: c.Umask,
-		limits: c.Limits, kill: "control-group", grace: r.opts.Terminate, oom: "stop",
+		limits: c.Limits, kill: "control-group", grace: r.opts.Terminate, oom: "stop", writes: c.Writes,
 	}, stdio.Files())
 	stdio.Started()
 	if err != nil {

@@ -29,6 +29,7 @@ type unit struct {
 	kill             string // KillMode
 	grace            time.Duration
 	oom              string // OOMPolicy
+	writes           []string
 }
 
 // started is the main process of a unit.
@@ -213,6 +214,9 @@ func (r *Runner) properties(u unit, conn *os.File) []dbus.Property {
 	set("MemoryAccounting", true)
 	set("CPUAccounting", true)
 	set("TasksAccounting", true)
+	if u.app != "" {
+		props = append(props, confinement(u.writes, r.opts.Hidden)...)
+	}
 	if u.limits.Memory > 0 {
 		set("MemoryMax", uint64(u.limits.Memory))
 	}
