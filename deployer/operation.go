@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -262,7 +263,8 @@ func (op *operation) run(ctx context.Context, t task) (err error) {
 			if cause := context.Cause(ctx); cause != nil && !op.kept {
 				err = because(err, cause)
 			}
-			if errors.Is(err, syscall.ENOSPC) {
+			// git tells of it in words.
+			if errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "No space left on device") {
 				err = onFullDisk(err)
 			}
 			op.log.judge()

@@ -200,6 +200,26 @@ func TestTransaction(t *testing.T) {
 	}
 }
 
+// A git that was killed left its locks: each deploy was refused until the next
+// start of the server. packed-refs.lock is nobody's that a transaction may take.
+func TestLockLeftByAKilledGit(t *testing.T) {
+	s := newSite(t)
+	one := s.commit("one")
+	for _, name := range []string{"refs/heads/main.lock", "HEAD.lock"} {
+		path := filepath.Join(s.Path("blog"), name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.update(deployer.RefUpdate{Ref: "refs/heads/main", Old: zero, New: one})
+	if got := s.ref("refs/heads/main"); got != one {
+		t.Errorf("main is %q", got)
+	}
+}
+
 // The deploy under way is finished when its asker leaves, so a transaction must
 // outlive the context that prepared it.
 func TestTransactionOutlivesContext(t *testing.T) {

@@ -20,7 +20,24 @@ import (
 // transaction and no longer; ctx bounds the preparing alone.
 //
 // Stock git and not go-git: go-git writes refs in place, without lock and fsync.
+//
+// A lock that is in the way was left by a git that was killed, since nobody else
+// moves these refs (see unlock): it is removed.
 func (g *Git) Prepare(ctx context.Context, app string, updates []deployer.RefUpdate) (deployer.RefTransaction, error) {
+	t, err := g.prepare(ctx, app, updates)
+	if err != nil && ctx.Err() == nil && strings.Contains(err.Error(), ".lock': File exists") {
+		if left := g.unlock(app, updates); left != nil {
+			return nil, errors.Join(err, left)
+		}
+		t, err = g.prepare(ctx, app, updates)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (g *Git) prepare(ctx context.Context, app string, updates []deployer.RefUpdate) (*transaction, error) {
 	var lines strings.Builder
 	lines.WriteString("start\n")
 	for _, u := range updates {
