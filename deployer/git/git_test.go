@@ -201,7 +201,7 @@ func TestTransaction(t *testing.T) {
 }
 
 // A git that was killed left its locks: each deploy was refused until the next
-// start of the server. packed-refs.lock is nobody's that a transaction may take.
+// start of the server.
 func TestLockLeftByAKilledGit(t *testing.T) {
 	s := newSite(t)
 	one := s.commit("one")
@@ -356,13 +356,15 @@ func TestRecoverAfterKill(t *testing.T) {
 	}
 	cmd.Process.Signal(syscall.SIGKILL)
 	cmd.Wait()
-	if _, err := s.Prepare(t.Context(), "blog", []deployer.RefUpdate{{Ref: "refs/heads/main", New: id}}); err == nil {
+	if _, err := s.try(s.Path("blog"), "update-ref", "refs/heads/main", id); err == nil {
 		t.Fatal("the lock did not hold")
 	}
 	if err := s.Recover("blog"); err != nil {
 		t.Fatal(err)
 	}
-	s.update(deployer.RefUpdate{Ref: "refs/heads/main", New: id})
+	if out, err := s.try(s.Path("blog"), "update-ref", "refs/heads/main", id); err != nil {
+		t.Fatalf("still locked: %s", out)
+	}
 }
 
 // In system mode the server is root and git is not: all that is in a repository
