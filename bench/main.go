@@ -41,6 +41,7 @@ func measures() []measure {
 		{"first-push", "git over ssh with a large repository, against OpenSSH's sshd", firstPush},
 		{"export", "a commit of 20,000 files, against git archive and tar", export},
 		{"apps", "beside 0, 10, 100 and 500 other apps; many pushes at once", apps},
+		{"releases", "an app with a thousand releases behind it", pastReleases},
 		{"restart", "the server ends and starts with 100 live apps", restart},
 	}
 }

@@ -20,20 +20,16 @@ func (r *results) plot() []byte {
 	var bars []bar
 	most := 1.25
 	for _, row := range r.Rows {
-		allowed, ok := row.allowed()
-		if !ok || row.Ours == nil {
+		x, ok := row.share(func(s *sample) float64 { return s.Median })
+		if !ok {
 			continue
 		}
-		b := bar{text: row.Measure + ": " + row.What, met: row.OK != nil && *row.OK, value: row.Ours.text(row.Unit) + ", target " + row.target()}
-		if row.Ratio > 0 && row.AtMostTimes != nil {
-			b.value = fmt.Sprintf("%.2f ×, target %s", row.Ratio, row.target())
+		b := bar{text: row.Measure + ": " + row.What, x: x, met: *row.OK, value: row.Ours.text(row.Unit) + ", target " + row.target()}
+		if row.AtMostTimes != nil {
+			b.value = row.Ratio.text("×") + ", target " + row.target()
 		}
-		switch {
-		case allowed > 0:
-			b.x, b.low, b.high = row.Ours.Median/allowed, row.Ours.Low/allowed, row.Ours.High/allowed
-		case row.Ours.Median > 0: // nothing is allowed
-			b.x = 2
-		}
+		b.low, _ = row.share(func(s *sample) float64 { return s.Low })
+		b.high, _ = row.share(func(s *sample) float64 { return s.High })
 		bars, most = append(bars, b), max(most, min(b.x, 2))
 	}
 	scale := func(x float64) float64 { return left + min(x, most)/most*width }

@@ -26,7 +26,9 @@ type row struct {
 	Peer    string  `json:"against,omitempty"`
 	Floor   *sample `json:"floor,omitempty"`
 	Ours    *sample `json:"ours,omitempty"`
-	Ratio   float64 `json:"ratio,omitempty"` // ours through floor, of the medians
+	// Ratio is ours through floor: the median over rounds, where both were taken in
+	// each one, so that what else the machine did in a round does not count.
+	Ratio *sample `json:"ratio,omitempty"`
 	// One of these, or none where a row is for information.
 	AtMostTimes *float64 `json:"at_most_times_floor,omitempty"`
 	AtMostMore  *float64 `json:"at_most_floor_and,omitempty"` // in Unit
@@ -38,19 +40,20 @@ type row struct {
 func times(x float64) *float64  { return &x }
 func atMost(x float64) *float64 { return &x }
 
-// allowed is the largest value that is on target, in Unit.
-func (r row) allowed() (float64, bool) {
+// share is how much of what the target allows was used, of a value; ok is false
+// where there is no target.
+func (r row) share(of func(*sample) float64) (x float64, ok bool) {
 	switch {
-	case r.AtMost != nil:
-		return *r.AtMost, true
-	case r.Floor == nil:
+	case r.OK == nil:
 		return 0, false
+	case r.AtMost != nil && *r.AtMost == 0:
+		return 2 * min(of(r.Ours), 1), true // nothing is allowed
+	case r.AtMost != nil:
+		return of(r.Ours) / *r.AtMost, true
 	case r.AtMostTimes != nil:
-		return r.Floor.Median * *r.AtMostTimes, true
-	case r.AtMostMore != nil:
-		return r.Floor.Median + *r.AtMostMore, true
+		return of(r.Ratio) / *r.AtMostTimes, true
 	}
-	return 0, false
+	return of(r.Ours) / (r.Floor.Median + *r.AtMostMore), true
 }
 
 // judged works out what follows from the samples.
@@ -59,14 +62,39 @@ func (r row) judged() row {
 	if r.Ours == nil {
 		return r
 	}
+	more := r.against(func(ours, floor float64) float64 { return ours - floor })
 	if r.Floor != nil && r.Floor.Median > 0 {
-		r.Ratio = r.Ours.Median / r.Floor.Median
+		r.Ratio = r.against(func(ours, floor float64) float64 { return ours / floor })
 	}
-	if most, ok := r.allowed(); ok {
-		met := r.Ours.Median <= most
-		r.OK = &met
+	var met bool
+	switch {
+	case r.AtMost != nil:
+		met = r.Ours.Median <= *r.AtMost
+	case r.AtMostTimes != nil && r.Ratio != nil:
+		met = r.Ratio.Median <= *r.AtMostTimes
+	case r.AtMostMore != nil && more != nil:
+		met = more.Median <= *r.AtMostMore
+	default:
+		return r
 	}
+	r.OK = &met
 	return r
+}
+
+// against compares ours with the floor round by round, or their medians where
+// they were not taken in the same rounds; nil where there is no floor.
+func (r row) against(by func(ours, floor float64) float64) *sample {
+	if r.Floor == nil {
+		return nil
+	}
+	if len(r.Ours.values) != len(r.Floor.values) {
+		return one(by(r.Ours.Median, r.Floor.Median)).done()
+	}
+	s := &sample{}
+	for i, v := range r.Ours.values {
+		s.add(by(v, r.Floor.values[i]))
+	}
+	return s.done()
 }
 
 func (r row) target() string {
@@ -93,8 +121,8 @@ func (r *results) print(out io.Writer) {
 			fmt.Fprintf(t, "%s\t\t\t\t\t\t\n", strings.ToUpper(last))
 		}
 		ratio, ok := "", ""
-		if row.Ratio > 0 {
-			ratio = fmt.Sprintf("%.2f", row.Ratio)
+		if row.Ratio != nil {
+			ratio = row.Ratio.text("×")
 		}
 		if row.OK != nil {
 			ok = map[bool]string{true: "yes", false: "NO"}[*row.OK]
@@ -119,6 +147,8 @@ func (s *sample) text(unit string) string {
 		switch {
 		case unit == "s" && v < 10:
 			return fmt.Sprintf("%.3f", v)
+		case unit == "×":
+			return fmt.Sprintf("%.2f", v)
 		case v == float64(int64(v)):
 			return fmt.Sprintf("%d", int64(v))
 		}

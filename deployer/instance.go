@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -166,28 +167,40 @@ func (l layout) liveID() string {
 // history reads releases/vN.json, the newest first. Files that are damaged
 // are left out and reported in the error.
 func (l layout) history() ([]*Record, error) {
-	entries, err := os.ReadDir(l.releases())
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		return nil, err
-	}
 	var records []*Record
 	var bad []error
-	for _, e := range entries {
-		if releaseNumber(e.Name()) == 0 {
-			continue
-		}
-		r, err := readRecord(filepath.Join(l.releases(), e.Name()))
+	for r, err := range l.newest() {
 		if err != nil {
 			bad = append(bad, err)
 			continue
 		}
 		records = append(records, r)
 	}
-	slices.SortFunc(records, func(a, b *Record) int { return b.Release - a.Release })
 	return records, errors.Join(bad...)
+}
+
+// newest reads releases/vN.json one by one, the newest first, so that who needs
+// the last few does not pay for all that there ever were.
+func (l layout) newest() iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		entries, err := os.ReadDir(l.releases())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			yield(nil, err)
+			return
+		}
+		var numbers []int
+		for _, e := range entries {
+			if n := releaseNumber(e.Name()); n > 0 {
+				numbers = append(numbers, n)
+			}
+		}
+		slices.Sort(numbers)
+		for _, n := range slices.Backward(numbers) {
+			if !yield(readRecord(l.release(n))) {
+				return
+			}
+		}
+	}
 }
 
 func releaseNumber(file string) int {

@@ -330,12 +330,11 @@ func (d *Deployer) keptReleases(app string, l layout) (map[string]bool, error) {
 	if a, err := d.app(app); err == nil {
 		n = a.Keep
 	}
-	records, err := l.history()
-	if err != nil {
-		return nil, err
-	}
 	commits := map[string]bool{}
-	for _, r := range records {
+	for r, err := range l.newest() {
+		if err != nil {
+			return nil, err
+		}
 		if !commits[r.Commit] && len(commits) >= n {
 			break
 		}
@@ -360,15 +359,27 @@ func (op *operation) tellRetention() {
 	if err != nil {
 		return
 	}
-	records, _ := op.l.history()
-	var gone []string
-	for _, r := range records {
-		if !keep[r.Instance] && isThere(filepath.Join(op.l.instance(r.Instance), recordName)) {
-			gone = append(gone, fmt.Sprintf("v%d", r.Release))
+	ids, _ := op.l.instanceIDs()
+	var numbers []int
+	for _, id := range ids {
+		if keep[id] {
+			continue
+		}
+		// Of a release's instances the last one counts, which its record names.
+		rec, err := readRecord(filepath.Join(op.l.instance(id), recordName))
+		if err != nil {
+			continue // a failed deploy's log
+		}
+		if last, err := readRecord(op.l.release(rec.Release)); err == nil && last.Instance == id {
+			numbers = append(numbers, rec.Release)
 		}
 	}
+	slices.Sort(numbers)
+	var gone []string
+	for _, n := range numbers {
+		gone = append(gone, fmt.Sprintf("v%d", n))
+	}
 	if len(gone) > 0 {
-		slices.Reverse(gone)
 		op.report.Step("retention", strings.Join(gone, ", ")+" no longer kept ([app] keep)", -1)
 	}
 }

@@ -339,13 +339,14 @@ func (l layout) lastUndone(live *Record) *Record {
 	if live == nil {
 		return nil
 	}
-	records, _ := l.history()
-	if len(records) == 0 {
-		return nil
-	}
-	r := records[0]
-	if r.Release >= live.Release && (r.Warning != "" || r.Undone != nil && r.Undone.By == "scotch") {
-		return r
+	for r, err := range l.newest() {
+		if err != nil {
+			continue
+		}
+		if r.Release >= live.Release && (r.Warning != "" || r.Undone != nil && r.Undone.By == "scotch") {
+			return r
+		}
+		break
 	}
 	return nil
 }
