@@ -42,7 +42,7 @@ func factsOf(ctx context.Context, program string) (facts, error) {
 	f := facts{Date: time.Now().UTC().Format(time.DateOnly), Cores: runtime.NumCPU(), Go: runtime.Version()}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err == nil {
-		f.Kernel = versionIn(unix.ByteSliceToString(name.Release[:]))
+		f.Kernel, _, _ = strings.Cut(unix.ByteSliceToString(name.Release[:]), "-") // the rest may name its builder
 	}
 	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
 		first, _, _ := strings.Cut(string(text), " ")
