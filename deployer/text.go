@@ -1,6 +1,7 @@
 package deployer
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -48,6 +49,24 @@ func harmful(r rune) bool {
 func escape(c byte) string {
 	const digits = "0123456789abcdef"
 	return `\x` + string(digits[c>>4]) + string(digits[c&15])
+}
+
+// NeutralJSON makes JSON harmless on a terminal and leaves its meaning: what
+// Neutral would show is written as \u escapes (RFC 8259, 7). encoding/json itself
+// leaves DEL, the C1 controls and the marks of direction as they are.
+func NeutralJSON(doc []byte) []byte {
+	if !needsNeutral(string(doc)) {
+		return doc
+	}
+	out := make([]byte, 0, len(doc)+16)
+	for _, r := range string(doc) { // of bytes that are no UTF-8 encoding/json leaves none
+		if r == '\n' || !harmful(r) {
+			out = utf8.AppendRune(out, r)
+		} else {
+			out = fmt.Appendf(out, "\\u%04x", r) // all of them have four digits
+		}
+	}
+	return out
 }
 
 // FirstLine returns the first line of s, neutralised.

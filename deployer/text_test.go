@@ -1,6 +1,8 @@
 package deployer
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"unicode"
@@ -27,8 +29,26 @@ func TestNeutral(t *testing.T) {
 	}
 }
 
+func TestNeutralJSON(t *testing.T) {
+	value := "plain \x1b[31m \r\n \b \x7f \u009b2J \u0085 \u202egnp \u2066 \u2028 \U0001F600"
+	doc, err := json.MarshalIndent(map[string]string{"k\u202e": value}, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := NeutralJSON(doc)
+	if i := bytes.IndexFunc(out, func(r rune) bool { return r != '\n' && harmful(r) }); i >= 0 {
+		t.Errorf("%q has a control character at %d", out, i)
+	}
+	var back map[string]string
+	if err := json.Unmarshal(out, &back); err != nil || back["k\u202e"] != value {
+		t.Errorf("%v, %q", err, back)
+	}
+}
+
 func FuzzNeutral(f *testing.F) {
-	f.Add("\x1b]0;title\a\r\n\u202e\xff")
+	for _, s := range []string{"\x1b]0;title\a\r\n\u202e\xff", "\x1b]8;;http://x\x1b\\link", "\u009d0;t\u009c", "\u2066a\u2069\u200f", "\x1bP+q\x1b\\", "a\bb\x7f", "\xc2\x9b", "\xed\xa0\x80"} {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, in string) {
 		out := Neutral(in)
 		if !utf8.ValidString(out) {

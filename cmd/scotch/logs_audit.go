@@ -62,7 +62,7 @@ func (s *session) auditLog(cmd *cobra.Command, asJSON bool) error {
 		if json.Unmarshal(line, &e) != nil {
 			return nil // a full disk cut it off
 		}
-		text := string(line)
+		text := string(deployer.NeutralJSON(line))
 		if !asJSON {
 			text = deployer.Neutral(e.String())
 		}

@@ -75,10 +75,10 @@ func (s *session) showRelease(list []deployer.Release, app, name string, asJSON 
 			fmt.Fprintf(s.stdout, "it %s", line)
 		}
 		if r.From != "" {
-			fmt.Fprintf(s.stdout, "from    %s\n", r.From)
+			fmt.Fprintf(s.stdout, "from    %s\n", deployer.Neutral(r.From))
 		}
 		for _, p := range r.Packages {
-			fmt.Fprintln(s.stdout, "  "+p)
+			fmt.Fprintln(s.stdout, "  "+deployer.Neutral(p))
 		}
 		return nil
 	}

@@ -280,7 +280,10 @@ func noSuchApp(app string) error {
 
 // printJSON writes a value for machines.
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	doc, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(deployer.NeutralJSON(doc), '\n'))
+	return err
 }

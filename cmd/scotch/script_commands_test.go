@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"scotch/deployer"
 )
 
 func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
@@ -282,6 +284,17 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("%v exits with %d, want %d", args[1:], got, want)
+	}
+}
+
+// cmdHarmless checks that what was last written can steer no terminal.
+func cmdHarmless(ts *testscript.TestScript, neg bool, args []string) {
+	for _, name := range []string{"stdout", "stderr"} {
+		for line := range strings.Lines(ts.ReadFile(name)) {
+			if line = strings.TrimSuffix(line, "\n"); deployer.Neutral(line) != line {
+				ts.Fatalf("%s has %q", name, line)
+			}
+		}
 	}
 }
 

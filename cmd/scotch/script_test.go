@@ -62,7 +62,7 @@ func TestScript(t *testing.T) {
 		Cmds: withTerminals(map[string]func(*testscript.TestScript, bool, []string){
 			"serve": cmdServe, "end": cmdEnd, "signal": cmdSignal, "get": cmdGet, "app": cmdApp, "commit": cmdCommit,
 			"waitfor": cmdWaitFor, "hold": cmdHold, "release": cmdRelease, "scotch": cmdScotch, "kill9": cmdKill9,
-			"exits": cmdExits, "pid": cmdPID, "hammer": cmdHammer, "rest": cmdRest, "serverlog": cmdServerLog,
+			"exits": cmdExits, "pid": cmdPID, "hammer": cmdHammer, "rest": cmdRest, "serverlog": cmdServerLog, "harmless": cmdHarmless,
 		}),
 	})
 }
