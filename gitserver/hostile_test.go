@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -30,34 +31,41 @@ func sealed(pack *bytes.Buffer) string {
 // packObject appends the type and size of an object, what comes between, and
 // its content.
 func packObject(pack *bytes.Buffer, kind byte, size uint64, between, content []byte) {
-	b := kind<<4 | byte(size&15)
-	for size >>= 4; size > 0; size >>= 7 {
-		pack.WriteByte(b | 0x80)
-		b = byte(size & 0x7f)
-	}
-	pack.WriteByte(b)
+	packObjectHead(pack, kind, size)
 	pack.Write(between)
 	z := zlib.NewWriter(pack)
 	z.Write(content)
 	z.Close()
 }
 
-// bomb is a pack of 17 KB: a blob of 16 MB of zeros, and a delta that copies it
-// 191 times, 3 GB in all. others are blobs beside it: from some objects on git
-// keeps a pack (index-pack), fewer it unpacks (unpack-objects).
-func bomb(others int) string {
-	const base, times = 16<<20 - 1, 191
-	pack := packHead(uint32(2 + others))
+func packObjectHead(pack *bytes.Buffer, kind byte, size uint64) {
+	b := kind<<4 | byte(size&15)
+	for size >>= 4; size > 0; size >>= 7 {
+		pack.WriteByte(b | 0x80)
+		b = byte(size & 0x7f)
+	}
+	pack.WriteByte(b)
+}
+
+// bomb is a small pack: a blob of 16 MB of zeros, and deltas of it that copy it so
+// many times: 191 times are 3 GB from 17 KB. others are blobs beside it: from some
+// objects on git keeps a pack (index-pack), fewer it unpacks (unpack-objects).
+func bomb(deltas, times, others int) string {
+	const base = 16<<20 - 1
+	pack := packHead(uint32(1 + deltas + others))
 	packObject(pack, 3, base, nil, make([]byte, base))
 	id := sha1.New()
 	fmt.Fprintf(id, "blob %d\x00", base)
 	io.CopyN(id, zeros{}, base)
-	delta := binary.AppendUvarint(nil, base)
-	delta = binary.AppendUvarint(delta, base*times)
-	for range times {
-		delta = append(delta, 0xf0, 0xff, 0xff, 0xff) // copy 0xffffff bytes from 0 on
+	for i := range deltas {
+		delta := binary.AppendUvarint(nil, base)
+		delta = binary.AppendUvarint(delta, uint64(base*times+1))
+		for range times {
+			delta = append(delta, 0xf0, 0xff, 0xff, 0xff) // copy 0xffffff bytes from 0 on
+		}
+		delta = append(delta, 1, byte(i)) // and this one
+		packObject(pack, 7, uint64(len(delta)), id.Sum(nil), delta)
 	}
-	packObject(pack, 7, uint64(len(delta)), id.Sum(nil), delta)
 	for i := range others {
 		text := fmt.Sprint("other ", i)
 		packObject(pack, 3, uint64(len(text)), nil, []byte(text))
@@ -82,7 +90,7 @@ func (f *fixture) raw(app, able string, after io.Reader) string {
 	line := strings.Repeat("0", 40) + " " + strings.Repeat("1", 40) + " refs/heads/main\x00report-status " + able
 	sess.Stdin = io.MultiReader(strings.NewReader(fmt.Sprintf("%04x%s", len(line)+4, line)), after)
 	sess.Stdout, sess.Stderr = &said, &said
-	timer := time.AfterFunc(30*time.Second, func() { c.Close() })
+	timer := time.AfterFunc(time.Duration(floods(30, 300))*time.Second, func() { c.Close() })
 	defer timer.Stop()
 	if err := sess.Run("git-receive-pack '" + app + "'"); err != nil {
 		f.t.Log(err)
@@ -110,7 +118,7 @@ func TestSmallPackThatInflates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := start(t, func(f *fixture) { f.Server.Git.Limits.Memory = 512 << 20 })
 			f.app("blog")
-			pack := bomb(others)
+			pack := bomb(1, 191, others)
 			if len(pack) > 20<<10 {
 				t.Fatalf("the pack has %d bytes", len(pack))
 			}
@@ -131,6 +139,54 @@ func TestSmallPackThatInflates(t *testing.T) {
 			f.nothingStays()
 		})
 	}
+}
+
+// A pack of 22 KB that git is busy with for a long time, with little memory: fifty
+// deltas of 64 MB each.
+func TestPackThatTakesForever(t *testing.T) {
+	f := start(t, func(f *fixture) { f.Server.Git.Limits.CPU = time.Second })
+	f.app("blog")
+	said := f.raw("blog", "", strings.NewReader("0000"+bomb(50, 4, 0)))
+	if !strings.Contains(said, "scotch: git was ended while it unpacked the push: it may use the processor for 1s") || !strings.Contains(said, "[server] push_cpu") {
+		t.Errorf("not told why: %q", said)
+	}
+	f.Server.Git.Limits.CPU = 0
+	f.nothingStays()
+}
+
+// A pack that goes on for longer than a push may (1 GB, and 1.2 GB sent, with
+// SCOTCH_SOAK=1), of what can't be compressed: it is refused with a clear message while
+// it comes in, the disk is as it was afterwards, and the server's memory all the time.
+func TestPackThatGoesOn(t *testing.T) {
+	limit := int64(floods(2<<20, 1<<30))
+	f := start(t, func(f *fixture) { f.Server.Git.MaxPush = limit })
+	f.app("blog")
+	var heap atomic.Uint64
+	r, w := io.Pipe()
+	go func() {
+		z, _ := zlib.NewWriterLevel(w, zlib.NoCompression)
+		block := noise(1 << 20)
+		for sent := int64(0); sent < limit+limit/5+8<<20; sent += int64(len(block)) {
+			if _, err := z.Write(block); err != nil {
+				return
+			}
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			heap.Store(max(heap.Load(), m.HeapAlloc))
+		}
+		w.Close()
+	}()
+	head := packHead(100)
+	packObjectHead(head, 3, uint64(2*limit))
+	said := f.raw("blog", "", io.MultiReader(strings.NewReader("0000"), head, r))
+	r.Close()
+	if !strings.Contains(said, "scotch: the push is larger than the "+fmt.Sprint(limit>>20)+" MB that this server takes") {
+		t.Errorf("%q", said)
+	}
+	if heap.Load() > 100<<20 {
+		t.Errorf("the heap grew to %d MB", heap.Load()>>20)
+	}
+	f.nothingStays()
 }
 
 // A pack whose head claims 4,294,967,295 objects: git makes room for all of them

@@ -391,6 +391,11 @@ func TestOtherUser(t *testing.T) {
 	if err := g.Create(ctx, "blog", "main"); err != nil {
 		t.Fatal(err)
 	}
+	// Others' apps run as users of this machine too.
+	fi, err := os.Stat(g.Path("blog"))
+	if err != nil || fi.Mode().Perm() != 0o700 || fmt.Sprint(fi.Sys().(*syscall.Stat_t).Uid) != u.Uid {
+		t.Errorf("the repository is %v, %v", fi.Mode(), err)
+	}
 	other := newSite(t)
 	other.write("a.py", "x")
 	one := other.commit("one")

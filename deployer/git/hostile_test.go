@@ -60,6 +60,41 @@ func TestTreeBomb(t *testing.T) {
 	refusal(t, err, "its files have more than ", "[server] max_source")
 }
 
+// 100,000 files (with SCOTCH_SOAK=1, else 5,000) in a real tree of as many objects: the
+// refusal is clear, and the server holds no list of them. The next source is taken.
+func TestManyFiles(t *testing.T) {
+	s := newSite(t)
+	n, limit := 5000, 4000
+	if os.Getenv("SCOTCH_SOAK") != "" {
+		n, limit = 100_000, 80_000
+	}
+	var stream strings.Builder
+	stream.WriteString("commit refs/heads/many\ncommitter A <a> 1 +0000\ndata 0\n")
+	for i := range n {
+		fmt.Fprintf(&stream, "M 644 inline d%d/f%d\ndata <<E\n%d\nE\n", i%97, i, i)
+	}
+	cmd := exec.Command("git", "--git-dir="+s.Path("blog"), "fast-import", "--quiet")
+	cmd.Stdin = strings.NewReader(stream.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	stream.Reset()
+	id := s.run(s.Path("blog"), "rev-parse", "refs/heads/many")
+	g := s.limited(git.Limits{Files: limit})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	refusal(t, g.Deployable(t.Context(), "blog", id), fmt.Sprintf("more than %d files and directories", limit), "[server] max_files")
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 10<<20 {
+		t.Errorf("memory grew by %d MB", grown>>20)
+	}
+	if err := g.Deployable(t.Context(), "blog", s.commit("small")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDeepAndLongPaths(t *testing.T) {
 	s := newSite(t)
 	file := "100644 blob " + s.blob("x") + "\tfile"
