@@ -236,12 +236,12 @@ func TestUser(t *testing.T) {
 	for _, c := range []struct{ group, gid string }{{"", nobody.Gid}, {"daemon", daemon.Gid}} {
 		var out bytes.Buffer
 		err = r.Run(t.Context(), deployer.Command{
-			Args: []string{"sh", "-c", "id -u; id -g; id -G; umask"}, Env: []string{path}, User: "nobody", Group: c.group, Umask: 0o027, Stdout: &out,
+			Args: []string{"sh", "-c", "id -u; id -g; id -G; umask; grep NoNewPrivs /proc/self/status; ulimit -c"}, Env: []string{path}, User: "nobody", Group: c.group, Umask: 0o027, Stdout: &out,
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := strings.Join([]string{nobody.Uid, c.gid, c.gid, "0027", ""}, "\n")
+		want := strings.Join([]string{nobody.Uid, c.gid, c.gid, "0027", "NoNewPrivs:\t1", "0", ""}, "\n")
 		if out.String() != want {
 			t.Errorf("group %q: %q, want %q", c.group, out.String(), want)
 		}

@@ -87,9 +87,12 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 	if umask == 0 {
 		umask = 0o022
 	}
-	p, err := startWithUmask(path, s.args, attr, umask)
+	p, err := startOnThread(path, s.args, attr, umask, cred != nil)
 	if err != nil {
 		return fail(err)
+	}
+	if cred != nil {
+		confine(p.Pid)
 	}
 	c := &child{process: p}
 	abandon := func(err error) (*child, error) {
@@ -130,14 +133,32 @@ func (r *Runner) environ(env []string, token, record string) []string {
 	return out
 }
 
-// startWithUmask starts a process with a umask of its own, -1 for the server's.
+// maxProcesses is how many processes and threads a user may have whom the server
+// switches to: an end to forks without end, far above what apps need.
+const maxProcesses = 8192
+
+// confine limits a process of another user, as far as that goes without control
+// groups: it leaves no core, which would hold its secrets. A failure is that it
+// has ended.
+func confine(pid int) {
+	unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
+	var now unix.Rlimit
+	if unix.Prlimit(pid, unix.RLIMIT_NPROC, nil, &now) == nil && now.Max > maxProcesses {
+		unix.Prlimit(pid, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: maxProcesses, Max: maxProcesses}, nil)
+	}
+}
+
+// startOnThread starts a process with a umask of its own, -1 for the server's,
+// and where bare is set, so that no program gives it more rights than its user
+// has: sudo and the like, prctl(2), PR_SET_NO_NEW_PRIVS, which is a thread's too.
 //
 // A umask belongs to a process, not to a thread, and is inherited by fork, so
 // setting it here would change every file that the server writes meanwhile. A
 // thread that has left the shared file system attributes, unshare(2) with
 // CLONE_FS, has one to itself; it never comes back to the Go scheduler.
-func startWithUmask(path string, args []string, attr *os.ProcAttr, umask int) (*os.Process, error) {
-	if umask < 0 || umask == process.Umask() {
+func startOnThread(path string, args []string, attr *os.ProcAttr, umask int, bare bool) (*os.Process, error) {
+	masked := umask >= 0 && umask != process.Umask()
+	if !masked && !bare {
 		return os.StartProcess(path, args, attr)
 	}
 	type result struct {
@@ -155,6 +176,17 @@ func startWithUmask(path string, args []string, attr *os.ProcAttr, umask int) (*
 			elsewhere := make(chan struct{})
 			go func() { defer close(elsewhere); start() }()
 			<-elsewhere
+			return
+		}
+		if bare {
+			if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+				done <- result{nil, os.NewSyscallError("prctl", err)}
+				return
+			}
+		}
+		if !masked {
+			p, err := os.StartProcess(path, args, attr)
+			done <- result{p, err}
 			return
 		}
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
