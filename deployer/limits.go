@@ -32,6 +32,11 @@ func (l Limits) OutOfMemory() string {
 	return fmt.Sprintf("out of memory ([limits] %smemory = %d%s)", l.Prefix, size, unit)
 }
 
+// MemoryError is the end of a process that the kernel killed for want of memory.
+type MemoryError struct{ Limits Limits }
+
+func (e *MemoryError) Error() string { return "killed: " + e.Limits.OutOfMemory() }
+
 func limitsOf(a *config.App, prefix string) Limits {
 	l := a.LimitsOf(prefix)
 	return Limits{Memory: l.Memory, CPU: l.CPU, Tasks: l.Tasks, Prefix: prefix}

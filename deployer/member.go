@@ -2,6 +2,7 @@ package deployer
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ type member struct {
 	running  Running // nil while it waits to be started again
 	ending   bool
 	restarts int
+	killed   int           // processes that the kernel killed for want of memory, of starts that are over
 	ended    chan struct{} // closed when it was told to end and is gone, or the server closes
 	tenure   tenure
 }
@@ -78,6 +80,9 @@ func (m *member) keep() {
 			m.mu.Lock()
 			m.running = nil
 			ending := m.ending
+			if errors.As(running.Err(), new(*MemoryError)) {
+				m.killed++
+			}
 			m.mu.Unlock()
 			if ending {
 				return
@@ -134,6 +139,20 @@ func (m *member) process() (Running, int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.running, m.restarts
+}
+
+// memoryKills is how many of its processes the kernel has killed for want of
+// memory, so far as that is known: since the server's or the instance's start.
+func (m *member) memoryKills() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.killed
+	if v, ok := m.running.(MemoryVictim); ok {
+		if now, err := v.MemoryKills(); err == nil {
+			n += now
+		}
+	}
+	return n
 }
 
 // letGo says that the process is not to be started again when it ends.

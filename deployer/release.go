@@ -31,6 +31,9 @@ type Release struct {
 	Undone *Undone `json:"undone,omitempty"`
 	// Warning is what the watch after its switch saw of one that it left live.
 	Warning string `json:"warning,omitempty"`
+	// OutOfMemory says, of the live one, how many of its processes the kernel has
+	// killed for want of memory, and at which limit.
+	OutOfMemory string `json:"out_of_memory,omitempty"`
 	// Failed is why it came to nothing.
 	Failed *Failed `json:"failed,omitempty"`
 }
@@ -63,7 +66,7 @@ func (d *Deployer) Releases(app string) ([]Release, error) {
 		}
 		switch {
 		case liveErr == nil && live.Release == r.Release:
-			rel.State, rel.Undone = "live", nil
+			rel.State, rel.Undone, rel.OutOfMemory = "live", nil, d.OutOfMemory(app)
 		case isThere(filepath.Join(l.instance(r.Instance), recordName)):
 			rel.State = "kept"
 		}
@@ -82,7 +85,9 @@ type ProcessStatus struct {
 	Since    time.Time `json:"since,omitzero"`
 	Restarts int       `json:"restarts"`
 	Memory   int64     `json:"memory,omitempty"` // bytes, resident, of all its processes
-	Requests int64     `json:"requests"`         // -1 where not known
+	// MemoryKills counts its processes that the kernel killed for want of memory.
+	MemoryKills int   `json:"memory_kills,omitempty"`
+	Requests    int64 `json:"requests"` // -1 where not known
 }
 
 // Usage is what an instance has done since its start, and takes.
@@ -142,7 +147,7 @@ const usageTimeout = time.Second
 func (d *Deployer) processStatus(ctx context.Context, m *member, state string) ProcessStatus {
 	p := ProcessStatus{App: m.rec.App, Release: m.rec.Release, Instance: m.rec.Instance, State: state, Requests: -1}
 	running, restarts := m.process()
-	p.Restarts = restarts
+	p.Restarts, p.MemoryKills = restarts, m.memoryKills()
 	if running == nil {
 		p.State = "starting again"
 		return p

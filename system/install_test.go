@@ -34,20 +34,22 @@ WantedBy=multi-user.target
 func (m *machine) install() {
 	m.t.Helper()
 	m.copy(build(m.t, "build", "scotch/cmd/scotch"), "/usr/local/bin/scotch", 0o755)
-	m.write("/etc/scotch.cfg", "[site]\ndomain = example.org\n[server]\nlisten = 127.0.0.1:2222\n", 0o644)
+	m.write("/etc/scotch.cfg", "[site]\ndomain = example.org\n[server]\nlisten = 127.0.0.1:2222\n[notify]\ncommand = /opt/notify\n", 0o644)
+	m.write("/opt/notify", "#!/bin/sh\n{ env; cat; echo; } >> /var/log/notified\n", 0o755)
 	m.write("/etc/systemd/system/scotch.service", service, 0o644)
 	m.sh(`
 		rm -f /etc/nginx/sites-enabled/default
-		mkdir -p /etc/scotch /root/.ssh
+		mkdir -p /etc/scotch ~/.ssh
 		useradd --system --user-group --shell /usr/sbin/nologin scotch
-		ssh-keygen -q -t ed25519 -N '' -C root -f /root/.ssh/id_ed25519
-		printf 'Host *\n StrictHostKeyChecking accept-new\n' >/root/.ssh/config
+		touch /var/log/notified; chown scotch: /var/log/notified
+		ssh-keygen -q -t ed25519 -N '' -C root -f ~/.ssh/id_ed25519
+		printf 'Host *\n StrictHostKeyChecking accept-new\n' >~/.ssh/config
 		git config --global user.name root; git config --global user.email root@example.org
 		git config --global init.defaultBranch main
 		systemctl daemon-reload
 		systemctl enable --now nginx scotch 2>&1`)
 	m.eventually("scotch is up", m.check(`test -S /run/scotch/control.sock || { systemctl is-failed --quiet scotch && exit 3; exit 1; }; scotch list`))
-	m.sh(`scotch keys add root --role admin /root/.ssh/id_ed25519.pub`)
+	m.sh(`scotch keys add root --role admin ~/.ssh/id_ed25519.pub`)
 	m.sh(`cat /etc/nginx/nginx.conf | grep -q sites-enabled`)
 }
 

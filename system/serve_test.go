@@ -46,6 +46,10 @@ func TestServe(t *testing.T) {
 		if err := m.serves("blog", "two")(); err != nil {
 			t.Error(err)
 		}
+		m.eventually("[notify] command was told", m.check(`grep '"deploy.live"' /var/log/notified | grep '"blog-api"'`))
+		if out := m.sh(`scotch df; scotch prune`); !strings.Contains(out, "blog-api") || !strings.Contains(out, "freed") {
+			t.Errorf("df and prune say: %s", out)
+		}
 		if left := m.sh(`systemctl list-units --all --plain --no-legend 'scotch-run-*' 'scotch-app-*' | grep -v 'active *running' || true`); left != "" {
 			t.Errorf("units are left: %s", left)
 		}
@@ -57,6 +61,18 @@ func TestServe(t *testing.T) {
 				t.Errorf("what took too much memory was answered with %q", out)
 			}
 			m.eventually("blog answers again", m.serves("blog", "two"))
+			for command, want := range map[string]string{
+				"doctor":        "app blog: one of its processes was killed: out of memory ([limits] memory = 200m)",
+				"releases blog": "v2 has trouble: one of its processes was killed",
+				"ps blog":       "blog v2: 1 killed by the kernel",
+			} {
+				if out, _ := m.try("", "sh", "-c", "scotch "+command); !strings.Contains(out, want) {
+					t.Errorf("%s does not say %q: %s", command, want, out)
+				}
+			}
+			if out := m.sh("scotch ps blog-api"); strings.Contains(out, "killed") {
+				t.Errorf("the neighbour is blamed: %s", out)
+			}
 		})
 		if !strings.Contains(out, `"lost": 0,`) {
 			t.Errorf("the neighbour noticed: %s", out)
@@ -68,6 +84,12 @@ func TestServe(t *testing.T) {
 			m.eventually(app+" answers after the reboot", m.serves(app, version))
 		}
 		m.push("blog", "three")
+
+		// ssh asks for a terminal; what runs on it is in a unit as all else.
+		if out, _ := m.try("", "script", "-qec", `ssh -tt -p 2222 scotch@127.0.0.1 run blog -- sh -c "'tty; stty size; id -un; test -t 0 && echo a terminal; cat /proc/self/cgroup; exit 7'"; echo status $?`, "/dev/null"); !strings.Contains(out, "/dev/pts/") ||
+			!strings.Contains(out, "a terminal") || !strings.Contains(out, "scotch-blog\r") || !strings.Contains(out, "scotch-run-blog-") || !strings.Contains(out, "status 7") {
+			t.Errorf("run on a terminal: %s", out)
+		}
 
 		// A command's environment is its own, and its exit status comes back.
 		if out, status := m.try("", "scotch", "run", "blog", "--", "sh", "-c", `cat /proc/self/cgroup; id -un; exit 7`); status != 7 ||

@@ -46,7 +46,15 @@ func (s *session) addPS(root *cobra.Command) {
 				}
 				fmt.Fprintf(w, "%s\tv%d\t%s\t%d\t%s\t%s\t%s\t%d\n", p.App, p.Release, p.State, p.PID, up, memory, requests, p.Restarts)
 			}
-			return w.Flush()
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			for _, p := range list {
+				if p.MemoryKills > 0 {
+					fmt.Fprintf(s.stdout, "%s v%d: %d killed by the kernel for want of memory; doctor says more\n", p.App, p.Release, p.MemoryKills)
+				}
+			}
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")

@@ -113,6 +113,8 @@ func failure(app string, r deployer.Release) string {
 // fate is what became of a release after its switch, "" for nothing special.
 func fate(r deployer.Release) string {
 	switch {
+	case r.OutOfMemory != "":
+		return "has trouble: " + r.OutOfMemory + "\n"
 	case r.Undone != nil:
 		return fmt.Sprintf("was taken back by %s at %s: %s\n", r.Undone.By, r.Undone.When.Format(time.DateTime), deployer.Neutral(r.Undone.Why))
 	case r.Warning != "":

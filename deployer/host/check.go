@@ -33,6 +33,8 @@ type Apps interface {
 	List() ([]deployer.Status, error)
 	// Outdated says why the virtualenv of what is live can't be relied on any more.
 	Outdated(ctx context.Context, app string) string
+	// OutOfMemory says that processes of what is live were killed for want of memory.
+	OutOfMemory(app string) string
 }
 
 // CheckOptions are what Check can't find out by itself.
@@ -125,6 +127,9 @@ func (m *Machine) checkApps(ctx context.Context, f *findings, o CheckOptions) {
 			f.wrong(fmt.Sprintf("restart %s; logs %s says why it ended", a.App, a.App), "it is to run, and does not")
 		case a.State == deployer.StateFailed:
 			f.note(fmt.Sprintf("logs %s --deploy", a.App), "its first deploy failed: %s", a.Detail)
+		}
+		if what := o.Apps.OutOfMemory(a.App); what != "" {
+			f.wrong(fmt.Sprintf("give it more (config %[1]s set limits:memory=…), or fewer workers, or find what takes it (logs %[1]s); counted until the next deploy or restart %[1]s", a.App), "%s", what)
 		}
 		if why := o.Apps.Outdated(ctx, a.App); why != "" {
 			f.wrong("rebuild "+a.App, "its Python has changed: %s", why)

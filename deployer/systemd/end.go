@@ -2,7 +2,6 @@ package systemd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -97,7 +96,7 @@ func (e ending) exitError(name string, l deployer.Limits) error {
 func (e ending) words(l deployer.Limits) error {
 	switch sig := e.signal(); {
 	case e.outOfMemory():
-		return errors.New("killed: " + l.OutOfMemory())
+		return &deployer.MemoryError{Limits: l}
 	case sig != 0:
 		return fmt.Errorf("killed by %s", unix.SignalName(sig))
 	case e.status != 0:
