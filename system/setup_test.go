@@ -130,6 +130,12 @@ func TestSetup(t *testing.T) {
 			{"unit", "systemctl disable scotch 2>&1", "does not start with the machine", "systemctl enable scotch 2>&1"},
 			{"server", "systemctl stop scotch", "does not run", "systemctl start scotch"},
 			{"server", "systemctl mask --runtime scotch 2>&1; systemctl kill --kill-whom=main -s KILL scotch; systemctl stop scotch", "gone and has left", "systemctl unmask --runtime scotch 2>&1; systemctl start scotch"},
+			{"users", "gpasswd -a scotch www-data", `in the group "www-data"`, "gpasswd -d scotch www-data"},
+			{"permissions", "chmod 755 /var/local/scotch/blog/current/run", "nginx (group www-data) alone", "chmod 2750 /var/local/scotch/blog/current/run"},
+			{"permissions", "chmod o-x /var/lib/scotch", "can't get through /var/lib/scotch", "chmod o+x /var/lib/scotch"},
+			{"permissions", "mv /var/log/scotch /var/log/away", "/var/log/scotch is missing", "mv /var/log/away /var/log/scotch"},
+			{"packages", "mv /usr/bin/git /usr/bin/git-away", "missing: git", "mv /usr/bin/git-away /usr/bin/git"},
+			{"disk", "cp -p /etc/scotch.cfg /srv; sed -i 's/^#min_free.*/min_free = 9000g/' /etc/scotch.cfg; systemctl restart scotch", "pushes are refused below", "cp -p /srv/scotch.cfg /etc; systemctl restart scotch"},
 			{"uwsgi", "mv /usr/lib/uwsgi/plugins/python3_plugin.so /srv/", "can't load its plugin", "mv /srv/python3_plugin.so /usr/lib/uwsgi/plugins/"},
 		} {
 			m.sh(c.breaks)
@@ -153,5 +159,12 @@ func TestSetup(t *testing.T) {
 		}
 		m.run("scotch", "setup", "--yes")
 		m.eventually("blog answers again", m.serves("blog", "one"))
+
+		// Packages go only when that is said, and only those that setup installed.
+		m.sh(`python3 -c 'import json; p = "/var/lib/scotch/setup.json"; s = json.load(open(p)); s["packages"] = ["acl"]; json.dump(s, open(p, "w"))'`)
+		if out := m.run("scotch", "setup", "--uninstall", "--packages", "--yes"); !strings.Contains(out, "setup installed: acl") {
+			t.Errorf("the package is not named:\n%s", out)
+		}
+		m.sh(`! dpkg -s acl 2>/dev/null | grep -q 'ok installed'; dpkg -s nginx | grep -q 'ok installed'`)
 	})
 }
