@@ -3,6 +3,7 @@
 # make test-system  scotch on real systemd, in containers of Debian 12 and 13; as root
 # make deb     a Debian package, in .build
 # make soak    the random tests, those under load and the floods, longer; SOAK=10 for ten times as long
+# make test-git  git's own tests of pushes, with our receiver; fetches and builds git's source in ~/.cache
 # make fuzz    each fuzz target for FUZZ=30s
 # make bench   measures, against floors and peers, into docs/bench; BENCH='redeploy|rollback' for some
 #              (only printed), BENCH_SIZE=3 for longer
@@ -14,7 +15,7 @@ BIN   := .build/bin
 # Debian's own directories last: nginx lives in sbin, which users' PATHs lack.
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
-.PHONY: build man deps deb demo bench test test-system test-short soak lint clean
+.PHONY: build man deps deb demo bench test test-git test-system test-short soak lint clean
 
 build: $(BIN)/scotch
 
@@ -44,6 +45,10 @@ test-system: deps
 	@test "$$(id -u)" != 0 || { command -v debootstrap && command -v systemd-nspawn; } >/dev/null || apt-get install -y -q --no-install-recommends debootstrap systemd-container
 	cd system && SCOTCH_TEST_SYSTEM=1 $(GO) test -count=1 -timeout 40m $(SYSTEM)
 
+# TESTS='t5516' for some.
+test-git:
+	gitserver/testdata/git-suite/run $(TESTS)
+
 test-short:
 	$(GO) test -short ./...
 
@@ -53,7 +58,7 @@ soak: deps
 	SCOTCH_STEPS=$$((250 * $(SOAK))) SCOTCH_SWITCHES=$$((40 * $(SOAK))) SCOTCH_ROUNDS=$$((20 * $(SOAK))) $(GO) test -race -count=1 -v -timeout $$((30 * $(SOAK)))m \
 		-run '^(TestModel|TestSwitchesUnderLoad|TestTwentyPushesAtOnce|TestPushesToOneAppAtOnce|TestServeRestartedMidRequest)$$' ./cmd/scotch
 	SCOTCH_SOAK=1 $(GO) test -count=1 -v -timeout $$((60 * $(SOAK)))m -run '^(TestCrash|TestKilled|TestFull)' ./cmd/scotch
-	SCOTCH_SOAK=1 $(GO) test -race -count=1 -v -timeout $$((10 * $(SOAK)))m -run '^TestFloodOf' ./gitserver
+	SCOTCH_SOAK=1 $(GO) test -race -count=1 -v -timeout $$((10 * $(SOAK)))m -run '^TestFloodOf' ./gitserver ./deployer/git
 	SCOTCH_EDITS=$$((20 * $(SOAK))) $(GO) test -count=1 -v -timeout $$((30 * $(SOAK)))m -run '^(TestAnyEditGivesWhatAFreshInstallGives|TestInstallLocks)$$' ./deployer/python
 
 # Some minutes on a quiet machine. A choice of measurements leaves docs/bench as it is.

@@ -157,7 +157,7 @@ func TestPackThatTakesForever(t *testing.T) {
 // A pack that goes on for longer than a push may (1 GB, and 1.2 GB sent, with
 // SCOTCH_SOAK=1), of what can't be compressed: it is refused with a clear message while
 // it comes in, the disk is as it was afterwards, and the server's memory all the time.
-func TestPackThatGoesOn(t *testing.T) {
+func TestFloodOfPushedBytes(t *testing.T) {
 	limit := int64(floods(2<<20, 1<<30))
 	f := start(t, func(f *fixture) { f.Server.Git.MaxPush = limit })
 	f.app("blog")

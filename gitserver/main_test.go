@@ -24,12 +24,19 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"scotch/gitserver/access"
+	"scotch/hooks"
 )
 
 // TestMain makes the test's own program the hooks of the repositories that it
 // pushes to, as main does for scotch.
 func TestMain(m *testing.M) {
-	switch name := filepath.Base(os.Args[0]); name {
+	name := filepath.Base(os.Args[0])
+	if os.Getenv(suiteMark) != "" && name != "git-receive-pack" {
+		syscall.Exit(hooks.Main(name, os.Stdin, os.Stdout, os.Stderr, os.Getenv))
+	}
+	switch name {
+	case "git-receive-pack":
+		syscall.Exit(receiveForSuite(os.Args))
 	case "pre-receive", "post-receive":
 		if name == "pre-receive" && os.Getenv("TEST_KILL_GIT") != "" {
 			syscall.Kill(os.Getppid(), syscall.SIGKILL)

@@ -62,7 +62,7 @@ func TestTreeBomb(t *testing.T) {
 
 // 100,000 files (with SCOTCH_SOAK=1, else 5,000) in a real tree of as many objects: the
 // refusal is clear, and the server holds no list of them. The next source is taken.
-func TestManyFiles(t *testing.T) {
+func TestFloodOfFiles(t *testing.T) {
 	s := newSite(t)
 	n, limit := 5000, 4000
 	if os.Getenv("SCOTCH_SOAK") != "" {
