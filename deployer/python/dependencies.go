@@ -183,6 +183,9 @@ func (d *declaration) readUVLock(s source) error {
 		}
 		d.files = append(d.files, file{name, b})
 	}
+	if err := checkUVLock(d.files[1].content, d.files[0].content); err != nil {
+		return err
+	}
 	// uv writes the project itself as { virtual = "." } where it is no package,
 	// else, like each local package, as one of these.
 	if m := localInUVLock.FindString(string(d.files[0].content)); m != "" {

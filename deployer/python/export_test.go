@@ -55,6 +55,15 @@ func Exported(app *config.App, src, python string) (batches []string, notes []st
 	return batches, d.notes, nil
 }
 
+// Declared names the file that declares what src needs.
+func Declared(app *config.App, src string) (from string, err error) {
+	d, err := declared(app, src, system)
+	if err != nil {
+		return "", err
+	}
+	return d.from, nil
+}
+
 // MarkerAllows evaluates a marker for a version of Python.
 func MarkerAllows(python, marker string, extras ...string) (bool, error) {
 	return markersOf(deployer.Interpreter{Version: python}).allows(marker, extras...)
