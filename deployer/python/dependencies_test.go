@@ -1,6 +1,7 @@
 package python_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,6 +129,8 @@ func TestDeclared(t *testing.T) {
 		{name: "outside", files: []string{"requirements.txt", "-r ../other.txt\n"}, err: "outside of the source"},
 		{name: "absolute", files: []string{"requirements.txt", "--requirement=/etc/passwd\n"}, err: "outside of the source"},
 		{name: "missing", files: []string{"requirements.txt", "\n-rbase.txt\n"}, err: "requirements.txt, line 2 includes \"base.txt\""},
+		{name: "many lines", files: []string{"requirements.txt", manyLines(20_000)}, from: "requirements.txt", shareable: true, note: "20000 of 20000"},
+		{name: "too many lines", files: []string{"requirements.txt", manyLines(20_001)}, err: "requirements.txt, line 20001: more than 20000 requirements\nlist "},
 		{name: "includes itself", files: []string{"requirements.txt", "-r requirements.txt\nsix==1\n"}, from: "requirements.txt", shareable: true},
 		{name: "empty poetry.lock", files: []string{"poetry.lock", "", "pyproject.toml", "[tool.poetry]\n"}, err: "poetry.lock: its lock-version is \"\""},
 		{name: "poetry.lock alone", files: []string{"poetry.lock", ""}, err: "remove poetry.lock"},
@@ -157,6 +160,14 @@ func TestDeclared(t *testing.T) {
 			}
 		})
 	}
+}
+
+func manyLines(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "package%d\n", i)
+	}
+	return b.String()
 }
 
 func TestSpecifier(t *testing.T) {

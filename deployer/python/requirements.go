@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -20,6 +19,10 @@ type requirements struct {
 	// the file is the same, "" where there is none.
 	mutable string
 }
+
+// maxRequirements is far above what any app has, and below what keeps an installer
+// busy for hours.
+const maxRequirements = 20_000
 
 type file struct {
 	name    string
@@ -87,6 +90,9 @@ func readRequirements(s source, name string) (*requirements, error) {
 			if !constraints {
 				r.count++
 			}
+			if r.count > maxRequirements {
+				return fmt.Errorf("%s: more than %d requirements\nlist what the app itself imports, and let the installer find the rest", where, maxRequirements)
+			}
 		}
 		return nil
 	}
@@ -94,8 +100,9 @@ func readRequirements(s source, name string) (*requirements, error) {
 		return nil, err
 	}
 	for _, n := range loose {
-		if !pinned[n] && !slices.Contains(r.unpinned, n) {
+		if !pinned[n] {
 			r.unpinned = append(r.unpinned, n)
+			pinned[n] = true // each is named once
 		}
 	}
 	return r, nil
