@@ -58,16 +58,20 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 	}
 	op.report.Step("python", rec.Interpreter.Version+" "+rec.Interpreter.Path+why(rec.Interpreter.Why), since(begin))
 
+	// It is a matter of reading files, so nobody waits for an install to learn that
+	// there is none.
+	begin = time.Now()
+	if rec.EntryPoint, err = op.d.Toolchain.EntryPoint(a, src); err != nil {
+		return nil, nil, op.noEntryPoint(a, src, err)
+	}
+	found := since(begin)
+
 	err = op.withKey(a, func(a *config.App) error { return op.virtualenv(ctx, a, rec, src, clean) })
 	if err != nil {
 		return nil, nil, err
 	}
 
-	begin = time.Now()
-	if rec.EntryPoint, err = op.d.Toolchain.EntryPoint(a, src); err != nil {
-		return nil, nil, err
-	}
-	op.report.Step("app", rec.EntryPoint.String()+why(rec.EntryPoint.Why), since(begin))
+	op.report.Step("app", rec.EntryPoint.String()+why(rec.EntryPoint.Why), found)
 	op.readProcfile(a, src)
 
 	collects := op.collects(a, rec, src)

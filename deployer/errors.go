@@ -37,3 +37,12 @@ type TimeoutError struct {
 func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("%s was still running after %s and was ended", e.Name, e.After)
 }
+
+// NoEntryPointError is a source in which a Toolchain finds no entry point.
+type NoEntryPointError struct {
+	Reason string
+	Hint   string   // the next step, of one line or more
+	Below  []string // directories of the source that hold an app of their own
+}
+
+func (e *NoEntryPointError) Error() string { return e.Reason + "\n" + e.Hint }

@@ -48,5 +48,8 @@
 //
 // The configured one, else what the files say, in this order: a Procfile's web
 // line, Django's settings, wsgi.py, app.py, main.py, application.py, the package
-// named like the app, the only other package or file that has one.
+// named like the app, the only other package or file that has one. All of that is read
+// before anything is installed, and so is what a file says against an entry point:
+// a name that is not in it, an ASGI app, a factory that takes arguments, a module that
+// Python or uWSGI has loaded before the app.
 package python

@@ -1,7 +1,6 @@
 package python
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -28,20 +27,31 @@ func (t *Toolchain) EntryPoint(app *config.App, src string) (deployer.EntryPoint
 	if app.EntryPoint != "" {
 		m := entryPattern.FindStringSubmatch(app.EntryPoint)
 		if m == nil {
-			return deployer.EntryPoint{}, fmt.Errorf("[app] entry_point is %q\nwrite MODULE:CALLABLE, or MODULE:FACTORY() for a function that returns the app", app.EntryPoint)
+			return deployer.EntryPoint{}, fmt.Errorf("[app] entry_point is %q\nwrite MODULE:CALLABLE, such as blog.wsgi:application, or MODULE:FACTORY() for a function that returns the app", app.EntryPoint)
 		}
 		e := deployer.EntryPoint{Module: m[1], Callable: m[2], Factory: m[3] != "", Why: "configured"}
 		e.Framework = f.framework(e.Module)
-		return e, nil
+		from := "[app] entry_point"
+		if app.Values != nil {
+			from += " of " + app.Origin("app", "entry_point").String()
+		}
+		return e, f.verify(app, e, from)
 	}
-	return f.find()
+	e, err := f.find()
+	if err == nil && e.Why == fromProcfile {
+		err = f.verify(app, e, "the Procfile")
+	}
+	return e, err
 }
 
 // finder looks for the entry point of one source.
 type finder struct {
-	s    source
-	app  string
-	asgi string // a file with an app of the other kind, for the error
+	s   source
+	app string
+	// For the error, where nothing is found:
+	asgi   string // a file with an app of the other kind
+	hidden string // a file with an app that can't be imported by its name
+	wants  string // a factory that takes arguments
 }
 
 func (f *finder) find() (deployer.EntryPoint, error) {
@@ -52,10 +62,30 @@ func (f *finder) find() (deployer.EntryPoint, error) {
 			return e, err
 		}
 	}
-	if f.asgi != "" {
-		return deployer.EntryPoint{}, fmt.Errorf("%s is an ASGI app, and scotch runs WSGI apps\nif there is a WSGI app too, %sMODULE:CALLABLE", f.asgi, howTo)
+	return deployer.EntryPoint{}, f.nothing()
+}
+
+// nothing says why no entry point was found, and what there is in place of it.
+func (f *finder) nothing() error {
+	none := &deployer.NoEntryPointError{
+		Reason: "no entry point found: no app, application, create_app() or make_app() in wsgi.py, app.py, main.py, application.py or a package, and no Procfile",
+		Hint:   howTo + "MODULE:CALLABLE",
 	}
-	return deployer.EntryPoint{}, errors.New("no entry point found: no app, application, create_app() or make_app() in wsgi.py, app.py, main.py, application.py or a package, and no Procfile\n" + howTo + "MODULE:CALLABLE")
+	found := f.wide()
+	switch {
+	case f.hidden != "":
+		return hiddenError(f.hidden, strings.TrimSuffix(path.Base(f.hidden), ".py"))
+	case f.asgi != "":
+		return asgiError(f.asgi)
+	case f.wants != "":
+		none.Reason, none.Hint, _ = strings.Cut("no entry point found: "+f.wants, "\n")
+		return none
+	case len(found) > 0:
+		none.Reason = "no entry point found in the usual places"
+		none.Hint = "what may be one; " + strings.TrimSuffix(howTo, "  entry_point = ") + entryLines(found)
+	}
+	none.Below = f.below()
+	return none
 }
 
 // usual are the modules that hold an app, the likeliest first.
@@ -72,6 +102,9 @@ func (f *finder) rootFiles() (deployer.EntryPoint, bool, error) {
 	return deployer.EntryPoint{}, false, nil
 }
 
+// factories are the functions that return an app, by their usual names.
+var factories = [...]string{"create_app", "make_app"}
+
 // roots are the directories whose modules are at the top: that of the source
 // and, in a src layout, src.
 func (f *finder) roots() []string {
@@ -81,8 +114,18 @@ func (f *finder) roots() []string {
 	return []string{"."}
 }
 
-// file looks for a callable in one file.
+// file looks for a callable in one file, which is of no use where its module is
+// not the one that an import finds.
 func (f *finder) file(name, module string) (deployer.EntryPoint, bool) {
+	e, ok := f.inFile(name, module)
+	if ok && isHidden(module) {
+		f.hidden = name
+		return deployer.EntryPoint{}, false
+	}
+	return e, ok
+}
+
+func (f *finder) inFile(name, module string) (deployer.EntryPoint, bool) {
 	text, ok := f.s.text(name)
 	if !ok {
 		return deployer.EntryPoint{}, false
@@ -113,10 +156,14 @@ func (f *finder) file(name, module string) (deployer.EntryPoint, bool) {
 			return e, true
 		}
 	}
-	for _, n := range []string{"create_app", "make_app"} {
-		if m.called[n] {
+	for _, n := range factories {
+		free, ok := m.called[n]
+		if free {
 			e.Callable, e.Factory = n, true
 			return e, true
+		}
+		if ok && f.wants == "" {
+			f.wants = wantsArguments(n, name)
 		}
 	}
 	for _, n := range []string{"app", "application", "create_app", "make_app"} {
@@ -246,7 +293,11 @@ func (f *finder) otherFiles() (deployer.EntryPoint, bool, error) {
 			text, _ := f.s.text(name)
 			m := parseModule(text)
 			for _, n := range sortedKeys(m.assigned) {
-				if madeApp.MatchString(m.assigned[n]) {
+				switch {
+				case !madeApp.MatchString(m.assigned[n]):
+				case isHidden(module):
+					f.hidden = name
+				default:
 					found = append(found, deployer.EntryPoint{Module: module, Callable: n, Framework: framework(m.imports), Why: "detected: " + name})
 				}
 			}
@@ -284,7 +335,7 @@ func single(found []deployer.EntryPoint) (deployer.EntryPoint, bool, error) {
 func (f *finder) fallback() (deployer.EntryPoint, bool, error) {
 	name := strings.ReplaceAll(f.app, "-", "_")
 	file, ok := f.moduleFile(name)
-	if !ok || f.asgi != "" {
+	if !ok || f.asgi != "" || f.wants != "" || f.hidden != "" {
 		return deployer.EntryPoint{}, false, nil
 	}
 	text, _ := f.s.text(file)

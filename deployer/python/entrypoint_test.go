@@ -1,14 +1,17 @@
 package python_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"scotch/config"
+	"scotch/deployer"
 	"scotch/deployer/python"
 )
 
@@ -51,7 +54,13 @@ func TestEntryPoint(t *testing.T) {
 		{"PEP 3333", []string{"app.py", "def application(environ, start_response):\n    pass\n"}, "app:application", ""},
 		{"factory", []string{"app.py", "def create_app(config=None, *, debug=False, **kw):\n    app = 1\n    return app\n"}, "app:create_app()", ""},
 		{"factory with an argument", []string{"app.py", "def create_app(config):\n    return 1\n\ndef make_app(): pass\n"}, "app:make_app()", ""},
-		{"factory with an argument by name", []string{"app.py", "def create_app(*, config): pass\n"}, "!no entry point", ""},
+		{"factory with an argument by name", []string{"app.py", "def create_app(*, config): pass\n"}, "!no entry point found: create_app() in app.py takes arguments, which nobody gives\n", ""},
+		{"factory with an argument in the namesake", []string{"my_blog.py", "def create_app(config): pass\n"}, "!takes arguments", ""},
+		{"hidden by uWSGI", []string{"uwsgi.py", flask}, "!uwsgi.py is hidden by a module of that name that uWSGI brings\nrename it", ""},
+		{"hidden by Python", []string{"site.py", "from flask import Flask\nweb = Flask(__name__)\n"}, "!site.py is hidden by a module of that name that Python brings", ""},
+		{"hidden, and another", []string{"os.py", flask, "run.py", flask}, "run:app", ""},
+		{"module in a src layout", []string{"src/acme_web/__init__.py", "", "src/acme_web/web.py", "import bottle\napp = bottle.Bottle()\n"}, "!what may be one; name it in scotch.cfg, at the root of the source:\n  [app]\n  entry_point = acme_web.web:app", ""},
+		{"several of those", []string{"src/acme/a.py", flask, "src/acme/b.py", "def make_app(): pass\n"}, "!entry_point = acme.a:app\n  entry_point = acme.b:make_app()", ""},
 		{"factory with a default that looks like arguments", []string{"app.py", "def create_app(\n    a={'x': 1, 'y': 2},  # b, c\n    b=f(1, 2),\n):\n    pass\n"}, "app:create_app()", ""},
 		{"in a docstring", []string{"app.py", "\"\"\"Use it so:\n\napp = Flask(__name__)\n\"\"\"\n"}, "!no entry point", ""},
 		{"indented", []string{"app.py", "if True:\n    app = 1\n"}, "!no entry point", ""},
@@ -74,11 +83,13 @@ func TestEntryPoint(t *testing.T) {
 
 		{"procfile", []string{"Procfile", "release: x\nweb: gunicorn -w 4 -b 0.0.0.0:$PORT blog.server:web --log-file -\nworker: celery\n", "app.py", flask}, "blog.server:web", "detected: Procfile"},
 		{"procfile, factory", []string{"Procfile", "web: gunicorn 'blog:create_app()'"}, "blog:create_app()", ""},
-		{"procfile, module alone", []string{"Procfile", "web: gunicorn -k gevent --preload mysite.wsgi", "mysite/wsgi.py", ""}, "mysite.wsgi:application", ""},
+		{"procfile, module alone", []string{"Procfile", "web: gunicorn -k gevent --preload mysite.wsgi", "mysite/wsgi.py", "application = 1"}, "mysite.wsgi:application", ""},
 		{"procfile, uwsgi", []string{"Procfile", "web: uwsgi --http :$PORT --wsgi-file web/site.py --callable app"}, "web.site:app", ""},
 		{"procfile, uwsgi module", []string{"Procfile", "web: uwsgi --http :$PORT -w web:app"}, "web:app", ""},
 		{"procfile, something else", []string{"Procfile", "web: python app.py", "app.py", flask}, "app:app", ""},
 		{"procfile, ASGI", []string{"Procfile", "web: gunicorn -k uvicorn.workers.UvicornWorker main:app"}, "!ASGI", ""},
+		{"procfile, ASGI by its file", []string{"Procfile", "web: gunicorn main:app", "main.py", "from fastapi import FastAPI\napp = FastAPI()\n"}, "!app in main.py is an ASGI app", ""},
+		{"procfile, no such name", []string{"Procfile", "web: gunicorn main:web", "main.py", flask}, "!main.py has no \"web\"\nwhat may be meant, in the Procfile:\n  entry_point = main:app", ""},
 
 		{"package named like the app", []string{"my_blog/__init__.py", "def create_app(): pass\n", "other/__init__.py", "app = 1"}, "my_blog:create_app()", ""},
 		{"its wsgi module first", []string{"my_blog/__init__.py", "def create_app(): pass\n", "my_blog/wsgi.py", "from . import create_app\napplication = create_app()"}, "my_blog.wsgi:application", ""},
@@ -110,7 +121,7 @@ func TestEntryPoint(t *testing.T) {
 }
 
 func TestEntryPointConfigured(t *testing.T) {
-	dir := tree(t, "blog/web.py", "import flask\n")
+	dir := tree(t, "blog/web.py", "import flask\napp = 1\n")
 	find := func(value string) (string, error) {
 		e, err := python.New(nil, python.Options{}).EntryPoint(&config.App{Name: "blog", EntryPoint: value}, dir)
 		return e.String() + " " + e.Framework + " " + e.Why, err
@@ -123,10 +134,38 @@ func TestEntryPointConfigured(t *testing.T) {
 			t.Errorf("%s: %q, %v", in, got, err)
 		}
 	}
+	for _, c := range []struct{ file, text, value, want string }{
+		{"app.py", "from flask import Flask\nweb = Flask(__name__)\n", "app:nosuch", "app.py has no \"nosuch\"\nwhat may be meant, in [app] entry_point:\n  entry_point = app:web"},
+		{"app.py", "from lib import *\n", "app:nosuch", ""},
+		{"app.py", "if True:\n    nosuch = 1\n", "app:nosuch", ""},
+		{"app.py", "", "app:nosuch", "app.py has no \"nosuch\"\nwrite another one"},
+		{"main.py", "from fastapi import FastAPI\napp = FastAPI()\n", "main:app", "app in main.py is an ASGI app, and scotch runs WSGI apps"},
+		{"main.py", "from fastapi import FastAPI\napp = FastAPI()\napp = adapt(app)\n", "main:app", ""},
+		{"app.py", "def create_app(cfg): pass\n", "app:create_app()", "create_app() in app.py takes arguments, which nobody gives"},
+		{"app.py", "def create_app(): pass\n", "app:create_app", "write app:create_app()"},
+		{"os.py", "app = 1\n", "os:app", "os.py is hidden by a module of that name that Python brings"},
+		{"README", "", "uwsgi:app", "uwsgi is hidden"},
+		{"README", "", "installed.web:app", ""},
+	} {
+		_, err := python.New(nil, python.Options{}).EntryPoint(&config.App{Name: "blog", EntryPoint: c.value}, tree(t, c.file, c.text))
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s with %s %q: %v", c.value, c.file, c.text, err)
+		}
+	}
 	for _, bad := range []string{"blog", "blog:", "blog:a(1)", "blog:app\nplugin = x", "../x:app", "a b:c", "$(x):y", "blog:@(exec://id)", "%x:app"} {
 		if got, err := find(bad); err == nil || !strings.Contains(err.Error(), "MODULE:CALLABLE") {
 			t.Errorf("%q: %q, %v", bad, got, err)
 		}
+	}
+}
+
+// A repository with several projects: what holds an app is offered, not a library.
+func TestEntryPointBelow(t *testing.T) {
+	dir := tree(t, "lib/pyproject.toml", "[project]\n", "lib/lib/__init__.py", "", "services/api/app.py", "app = 1\n", "services/site/manage.py", managePy, "services/site/mysite/wsgi.py", "", "pkg/__init__.py", "", "pkg/inner/app.py", "")
+	_, err := python.New(nil, python.Options{}).EntryPoint(&config.App{Name: "blog"}, dir)
+	var none *deployer.NoEntryPointError
+	if !errors.As(err, &none) || !slices.Equal(none.Below, []string{"services/api", "services/site"}) {
+		t.Errorf("%v, %+v", err, none)
 	}
 }
 

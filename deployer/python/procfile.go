@@ -13,6 +13,9 @@ var (
 	moduleName = regexp.MustCompile(`^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*$`)
 )
 
+// fromProcfile is where an entry point of a Procfile comes from.
+const fromProcfile = "detected: Procfile"
+
 // procfile reads the web line of a Procfile. A line that it does not
 // understand is passed over: other rules may do.
 func (f *finder) procfile() (deployer.EntryPoint, bool, error) {
@@ -51,7 +54,7 @@ func (f *finder) gunicorn(args []string) (deployer.EntryPoint, bool, error) {
 	}
 	for _, a := range args {
 		if m := entryPattern.FindStringSubmatch(a); m != nil {
-			return f.fromProcfile(m[1], m[2], m[3] != ""), true, nil
+			return f.procfileEntry(m[1], m[2], m[3] != ""), true, nil
 		}
 	}
 	// A module alone means its "application". A value of an option can look
@@ -59,7 +62,7 @@ func (f *finder) gunicorn(args []string) (deployer.EntryPoint, bool, error) {
 	for i := len(args) - 1; i >= 0; i-- {
 		if moduleName.MatchString(args[i]) {
 			if _, ok := f.moduleFile(args[i]); ok {
-				return f.fromProcfile(args[i], "application", false), true, nil
+				return f.procfileEntry(args[i], "application", false), true, nil
 			}
 		}
 	}
@@ -87,7 +90,7 @@ func (f *finder) uwsgi(args []string) (deployer.EntryPoint, bool, error) {
 		module = strings.ReplaceAll(path.Clean(file), "/", ".")
 	}
 	if m := entryPattern.FindStringSubmatch(module); m != nil {
-		return f.fromProcfile(m[1], m[2], m[3] != ""), true, nil
+		return f.procfileEntry(m[1], m[2], m[3] != ""), true, nil
 	}
 	if callable == "" {
 		callable = "application"
@@ -95,9 +98,9 @@ func (f *finder) uwsgi(args []string) (deployer.EntryPoint, bool, error) {
 	if !moduleName.MatchString(module) || !identifier.MatchString(callable) {
 		return deployer.EntryPoint{}, false, nil
 	}
-	return f.fromProcfile(module, callable, false), true, nil
+	return f.procfileEntry(module, callable, false), true, nil
 }
 
-func (f *finder) fromProcfile(module, callable string, factory bool) deployer.EntryPoint {
-	return deployer.EntryPoint{Module: module, Callable: callable, Factory: factory, Framework: f.framework(module), Why: "detected: Procfile"}
+func (f *finder) procfileEntry(module, callable string, factory bool) deployer.EntryPoint {
+	return deployer.EntryPoint{Module: module, Callable: callable, Factory: factory, Framework: f.framework(module), Why: fromProcfile}
 }
