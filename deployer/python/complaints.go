@@ -36,6 +36,7 @@ var complaints = []complaint{
 	{regexp.MustCompile(noHeader(`gmp\.h`)), "the headers of GMP are missing: apt install libgmp-dev", false},
 	{regexp.MustCompile(noHeader(`magic\.h`) + `|failed to find libmagic`), "libmagic is missing: apt install libmagic-dev", false},
 	{regexp.MustCompile(noHeader(`cairo\.h|cairo/cairo\.h`) + `|Dependency "cairo" not found`), "the headers of cairo are missing: apt install libcairo2-dev pkg-config", false},
+	{regexp.MustCompile(noHeader(`graphviz/\w+\.h`)), "the headers of Graphviz are missing: apt install libgraphviz-dev", false},
 	{regexp.MustCompile(`gdal-config'?: (command )?not found|gdal_config_error|A GDAL API version must be specified`), "the headers of GDAL are missing: apt install libgdal-dev", false},
 	{regexp.MustCompile(`can't find Rust compiler|(?i:cargo|rustc)\b.*(not found|is not installed|not installed or not on PATH)|Rust toolchain`), "a Rust compiler is missing: apt install cargo", false},
 	{regexp.MustCompile(`(?i)pkg-config'?:? .*(not found|No such file)|pkg-config: not found`), "pkg-config is missing: apt install pkg-config", false},
@@ -48,7 +49,7 @@ var complaints = []complaint{
 	{regexp.MustCompile(`(?i)connection refused|failed to establish a new connection|temporary failure in name resolution|name or service not known|dns error|failed to lookup address|network is unreachable|no route to host`), "the index can't be reached from this server: look whether its address is right and it is up", true},
 	{regexp.MustCompile(`(?i)read timed out|operation timed out|request timed out|connection timed out|connect timeout`), "the index is too slow or down: try again later, or name another one by PIP_INDEX_URL or UV_INDEX_URL in [build_env]", true},
 	{regexp.MustCompile(`(?i)HTTP status server error|50[0-4] (server error|internal server error|bad gateway|service unavailable)|too many 50\d error responses`), "the index has trouble of its own: try again later", true},
-	{regexp.MustCompile(`(?i)unsupported .?content-type|because the GET request got Content-Type|received some unexpected (HTML|JSON)|couldn't parse|failed to parse .*(html|json)|is not a valid (zip|wheel)|wheel .* is invalid|not a zip file|failed to (read|extract|unzip).*(zip|archive|wheel)|invalid zip|could not find EOCD`), "what the index gave is no package or no list of them: look whether the address is that of a simple index, and nothing stands before it that wants a login", true},
+	{regexp.MustCompile(`(?i)unsupported .?content-type|because the GET request got Content-Type|received some unexpected (HTML|JSON)|couldn't parse .*(html|json|metadata|index)|failed to parse .*(html|json)|is not a valid (zip|wheel)|wheel .* is invalid|not a zip file|failed to (read|extract|unzip).*(zip|archive|wheel)|invalid zip|could not find EOCD`), "what the index gave is no package or no list of them: look whether the address is that of a simple index, and nothing stands before it that wants a login", true},
 	// pip says no more of an index that refuses, is silent or is broken.
 	{regexp.MustCompile(`from versions: none\)`), "the index has no such package, or did not answer as it should: look at the name, and at the index's address and credentials", true},
 }

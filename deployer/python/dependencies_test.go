@@ -238,6 +238,9 @@ func TestFilter(t *testing.T) {
 	if diff := cmp.Diff(want, out); diff != "" {
 		t.Error(diff)
 	}
+	if out, _ := python.Filter(app, "Using Python 3.11.2 environment at: v\nUsing CPython", " 3.11.2 environment at: v\nResolved 1 package in 3ms\n"); out != "Resolved 1 package in 3ms\n" {
+		t.Errorf("noise: %q", out)
+	}
 	if out, _ := python.Filter(app, strings.Repeat("x", 1<<20)); len(out) != 1<<20 {
 		t.Errorf("%d bytes of a long line came through", len(out))
 	}

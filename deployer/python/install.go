@@ -57,10 +57,7 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 			if err == nil {
 				continue
 			}
-			hints := out.hints()
-			if out.index || !s.local && errors.As(err, new(*deployer.TimeoutError)) {
-				hints = append(hints, "asked was "+strings.Join(d.asked(env, r), ", "))
-			}
+			hints := out.blame(err, d, s, r, env)
 			if s.recorded && errors.As(err, new(*deployer.ExitError)) {
 				hints = slices.Concat(lost(r, string(end.tail)), hints, []string{afresh(r)})
 			}
@@ -319,10 +316,6 @@ func explain(err error, s step, hints []string) error {
 		err = &deployer.ExitError{Name: s.name, Status: exit.Status, Signal: exit.Signal, Cause: exit.Cause}
 	case errors.As(err, &timeout):
 		err = &deployer.TimeoutError{Name: s.name, After: timeout.After}
-		if s.local {
-			break
-		}
-		hints = append(hints, "the index may be slow or down; a longer time is set by timeout in [deploy]")
 	}
 	err = fmt.Errorf("%w while %s", err, s.what)
 	for _, h := range hints {

@@ -2,6 +2,7 @@ package python
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/url"
 	"regexp"
@@ -73,6 +74,9 @@ type filter struct {
 	buf     []byte
 	found   []string
 	index   bool // something of it is about an index
+	unread  *unread
+	killed  bool // something was killed, as the kernel does for want of memory
+	builds  builds
 }
 
 func newFilter(w io.Writer, secrets []string, in deployer.Interpreter) *filter {
@@ -111,10 +115,14 @@ func (f *filter) pass(b []byte) error {
 	for _, secret := range f.secrets {
 		s = strings.ReplaceAll(s, secret, "****")
 	}
+	var out strings.Builder
 	for line := range strings.Lines(s) {
 		f.complain(line)
+		if !noisePattern.MatchString(line) {
+			out.WriteString(line)
+		}
 	}
-	_, err := io.WriteString(f.w, s)
+	_, err := io.WriteString(f.w, out.String())
 	return err
 }
 
@@ -124,18 +132,42 @@ const maxComplaint = 4 << 10
 
 func (f *filter) complain(line string) {
 	line = line[:min(len(line), maxComplaint)]
+	f.builds.read(line)
+	if u, ok := unreadable(line); ok {
+		if f.unread == nil {
+			f.unread = &u
+		}
+		return
+	}
+	if hint, ok := unreached(line); ok {
+		f.find(hint)
+		return
+	}
+	if killedPattern.MatchString(line) {
+		f.killed = true
+		return
+	}
+	known := false
 	for _, c := range complaints {
 		if !c.pattern.MatchString(line) {
 			continue
 		}
 		h := strings.ReplaceAll(c.mend, "PYTHON-DEV", debianName(f.in, "dev"))
 		h = strings.ReplaceAll(h, "PYTHON-VENV", debianName(f.in, "venv"))
-		if !slices.Contains(f.found, h) {
-			f.found = append(f.found, h)
-			f.index = f.index || c.index
-		}
+		known = true
+		f.find(h)
+		f.index = f.index || c.index
+	}
+	if m := headerPattern.FindStringSubmatch(line); m != nil && !known {
+		f.find(fmt.Sprintf("the header %s is missing: apt-file search %s names the package that has it", m[1], m[1]))
+	}
+}
+
+func (f *filter) find(hint string) {
+	if hint != "" && !slices.Contains(f.found, hint) {
+		f.found = append(f.found, hint)
 	}
 }
 
 // hints are the mends for what the installer complained of, a line each.
-func (f *filter) hints() []string { return f.found[:min(3, len(f.found))] }
+func (f *filter) hints() []string { return slices.Clone(f.found[:min(3, len(f.found))]) }
