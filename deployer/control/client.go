@@ -53,6 +53,7 @@ func Do(ctx context.Context, socket string, c Call, stdin io.Reader, stdout, std
 		body = io.MultiReader(body, r)
 	}
 	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, // one call is all that a client makes
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},

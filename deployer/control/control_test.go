@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"path/filepath"
@@ -140,6 +141,41 @@ func TestTerminal(t *testing.T) {
 		t.Error("the terminal is not back in its mode")
 	}
 }
+
+// A call ends well whatever is left of its input, and whichever side is first:
+// net/http kept the connection for the next call, which never comes, and wrote to
+// the log that the server answered what was left of the body with a 400.
+func TestInputLeft(t *testing.T) {
+	var logged bytes.Buffer
+	log.SetOutput(&logged)
+	path := start(t, func(_ context.Context, c Call, in io.Reader, out, _ io.Writer, _ *Terminal) int {
+		io.WriteString(out, "answer")
+		return 3
+	})
+	for name, stdin := range map[string]func() io.Reader{
+		"empty":   func() io.Reader { return strings.NewReader("") },
+		"long":    func() io.Reader { return strings.NewReader(strings.Repeat("x", 1<<20)) },
+		"endless": func() io.Reader { return endless{} },
+	} {
+		for range 100 {
+			var out bytes.Buffer
+			status, err := Do(t.Context(), path, Call{Stdin: true}, stdin(), &out, io.Discard, nil)
+			if status != 3 || err != nil || out.String() != "answer" {
+				t.Fatalf("%s input: status %d, %q, %v", name, status, out.String(), err)
+			}
+		}
+	}
+	t.Cleanup(func() { // behind the server's end
+		log.SetOutput(os.Stderr)
+		if logged.Len() > 0 {
+			t.Errorf("logged: %s", logged.String())
+		}
+	})
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestNoServer(t *testing.T) {
 	dir := t.TempDir()

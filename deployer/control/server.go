@@ -40,6 +40,7 @@ const (
 	callPath = "/v1/call"
 	maxCall  = 1 << 20 // bytes of the line that describes a call
 	pingEach = 20 * time.Second
+	lastRead = 10 * time.Second // of what a client sends when its command has ended
 )
 
 // Listen opens the control socket with mode 0600 from its first moment on. A
@@ -131,6 +132,8 @@ func handler(handle Handler) http.Handler {
 		}
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
+		// What is left of the body must not be taken for a next request.
+		w.Header().Set("Connection", "close")
 		w.WriteHeader(http.StatusOK)
 		out := &framer{w: w, flush: rc.Flush}
 		if out.frame(framePing, nil) != nil {
@@ -149,8 +152,17 @@ func handler(handle Handler) http.Handler {
 				out.frame(frameRaw, mode)
 			}}
 		}
-		status := handle(ctx, c, input(ctx, cancel, c, body, sizes), stream{out, frameStdout}, stream{out, frameStderr}, term)
-		out.frame(frameExit, []byte{byte(status)})
+		in, drained := input(ctx, cancel, c, body, sizes)
+		status := handle(ctx, c, in, stream{out, frameStdout}, stream{out, frameStderr}, term)
+		in.Close()
+		if out.frame(frameExit, []byte{byte(status)}) != nil {
+			return
+		}
+		// The client goes once it has the status. Before, it may still send, and
+		// would lose the answer if nobody read that.
+		if rc.SetReadDeadline(time.Now().Add(lastRead)) == nil {
+			<-drained
+		}
 	})
 	return mux
 }
@@ -172,11 +184,13 @@ func ping(ctx context.Context, out *framer, cancel func()) {
 	}
 }
 
-// input is the command's standard input. The body is read in any case: that is
-// how net/http notices that the client is gone.
-func input(ctx context.Context, cancel func(), c Call, body io.Reader, sizes chan unix.Winsize) io.Reader {
+// input is the command's standard input. The body is read in any case, to its end:
+// that is how net/http notices that the client is gone. drained is closed then.
+func input(ctx context.Context, cancel func(), c Call, body io.Reader, sizes chan unix.Winsize) (in *io.PipeReader, drained <-chan struct{}) {
 	r, w := io.Pipe()
+	over := make(chan struct{})
 	go func() {
+		defer close(over)
 		var to io.Writer = io.Discard
 		if c.Stdin {
 			to = w
@@ -191,13 +205,16 @@ func input(ctx context.Context, cancel func(), c Call, body io.Reader, sizes cha
 		} else {
 			_, err = io.Copy(to, body)
 		}
+		if errors.Is(err, io.ErrClosedPipe) { // the command reads no more
+			_, err = io.Copy(io.Discard, body)
+		}
 		w.CloseWithError(err)
-		if err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		if err != nil {
 			cancel()
 		}
 	}()
 	context.AfterFunc(ctx, func() { r.CloseWithError(context.Cause(ctx)) })
-	return r
+	return r, over
 }
 
 func readLine(r *bufio.Reader) ([]byte, error) {
