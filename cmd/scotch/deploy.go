@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +23,9 @@ func (s *session) addDeploy(root *cobra.Command) {
 Of several apps the others go on when one fails; the exit status is 1 then.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("ref") && strings.TrimSpace(ref) == "" {
+				return usageError{errors.New("--ref is empty\nname a branch, a tag or a commit, or leave it out for the app's branch")}
+			}
 			return s.each(cmd.Context(), args, all, access.VerbDeploy, func(ctx context.Context, app string) error {
 				_, err := s.srv.deployer.DeployRef(ctx, deployer.Request{App: app, Ref: ref, By: s.who.Name, Clean: clean, Wait: wait}, s.stdout)
 				return err

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -26,6 +27,36 @@ func fitHelp(root *cobra.Command) {
 		usage(cmd.OutOrStderr(), cmd)
 		return nil
 	})
+}
+
+// helpCommand is cobra's, but for a word that is no command.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "what a command does, and its flags",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if of == nil {
+				of = cmd.Root()
+			}
+			if len(rest) > 0 && of.HasSubCommands() || err != nil {
+				return usageError{unknownCommand(of, slices.Concat(rest, args)[0])}
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			if of, _, err := cmd.Root().Find(args); err == nil && of != nil {
+				for _, c := range of.Commands() {
+					if c.IsAvailableCommand() {
+						names = append(names, c.Name())
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
 }
 
 func usage(w io.Writer, cmd *cobra.Command) {

@@ -158,13 +158,19 @@ Every command but serve and setup works here and over ssh, with the same words:
 		},
 	}
 	fitHelp(root)
+	root.SetHelpCommand(helpCommand())
 	root.SetVersionTemplate("scotch {{.Version}}\n") // as the command version
 	root.SetIn(s.stdin)
 	root.SetOut(s.stdout)
 	root.SetErr(s.stderr)
 	root.CompletionOptions.DisableDefaultCmd = s.srv != nil
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w\n%q shows how it is used", err, "scotch help "+strings.TrimPrefix(cmd.CommandPath(), "scotch "))}
+		// cobra takes a word that is no command for an argument, and its flags for the
+		// parent's: the word is what is wrong.
+		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+			return usageError{unknownCommand(cmd, words[0])}
+		}
+		return usageError{fmt.Errorf("%w\n%q shows how it is used", err, "scotch help"+strings.TrimPrefix(cmd.CommandPath(), "scotch"))}
 	})
 	if s.local && s.srv == nil {
 		root.PersistentFlags().StringArrayVarP(&s.files, "config", "c", nil, "site `file` to read instead of the standard ones (repeatable)")
