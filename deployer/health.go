@@ -29,7 +29,8 @@ const stillWaiting = 10 * time.Second
 
 // awaitReady waits until the process says that it accepts requests, within
 // [health] timeout. A process that ends before has failed.
-func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, running Running) error {
+func (op *operation) awaitReady(ctx context.Context, a *config.App, rec *Record, running Running) error {
+	plan := rec.Plan
 	ctx, cancel := context.WithTimeout(ctx, a.Health.Timeout)
 	defer cancel()
 	tick := time.NewTicker(readyPoll)
@@ -45,11 +46,13 @@ func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, 
 		case <-patience.C:
 			op.report.Note("the app is not ready yet")
 		case <-running.Done():
-			next := ""
-			switch op.showLog(plan, "the app's output") {
-			case hasTraceback:
+			log := op.showLog(plan, "the app's output")
+			next := op.diagnose(a, rec, log.lines)
+			switch {
+			case next != "":
+			case log.what == hasTraceback:
 				next = "the traceback above names the line; mend it and " + op.again(a)
-			case hasLines:
+			case log.what == hasLines:
 				next = "its output above says why; mend it and " + op.again(a)
 			default:
 				next = fmt.Sprintf("all that it wrote is in %s", plan.Process.Log)
@@ -58,13 +61,17 @@ func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, 
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				next := "[health] timeout says how long to wait"
-				switch op.whereItHangs(plan, running) {
+				log := op.whereItHangs(plan, running)
+				switch log.what {
 				case hasTraceback:
 					next = "where it was by then is above; " + next
 				case hasLines:
 					next = "what it wrote until then is above; " + next
 				default:
 					next = fmt.Sprintf("all that it wrote is in %s; %s", plan.Process.Log, next)
+				}
+				if hint := op.diagnose(a, rec, log.lines); hint != "" {
+					next = hint + "\n" + next
 				}
 				return fmt.Errorf("the app was not ready after %s\n%s", a.Health.Timeout, next)
 			}
@@ -76,7 +83,7 @@ func (op *operation) awaitReady(ctx context.Context, a *config.App, plan *Plan, 
 // whereItHangs makes Python print where it is: SIGINT raises
 // KeyboardInterrupt, whose traceback goes to the log. A server that has not come
 // to the app, because it tries something of its own again and again, prints none.
-func (op *operation) whereItHangs(plan *Plan, running Running) shown {
+func (op *operation) whereItHangs(plan *Plan, running Running) shownLog {
 	running.Signal(int(syscall.SIGINT))
 	select {
 	case <-running.Done():
@@ -87,7 +94,8 @@ func (op *operation) whereItHangs(plan *Plan, running Running) shown {
 
 // awaitHealthy sends the health request through the instance's own socket
 // until an answer proves it healthy.
-func (op *operation) awaitHealthy(ctx context.Context, a *config.App, plan *Plan, running Running) error {
+func (op *operation) awaitHealthy(ctx context.Context, a *config.App, rec *Record, running Running) error {
+	plan := rec.Plan
 	ctx, cancel := context.WithTimeout(ctx, a.Health.Timeout)
 	defer cancel()
 	req := ProbeRequest{
@@ -121,8 +129,11 @@ func (op *operation) awaitHealthy(ctx context.Context, a *config.App, plan *Plan
 			last, same = answer, 1
 		}
 		if !passing && same >= sameAnswers {
-			op.showLog(plan, "the app's output")
-			return fmt.Errorf("the app is not healthy: %s\nhealthy is %s ([health] status), asked with host %q; mend the app or set [health] path, status or host", answer, a.Health.Status, req.Host)
+			next := op.unhealthy(a, rec, status, req.Host)
+			if hint := op.diagnose(a, rec, op.showLog(plan, "the app's output").lines); hint != "" {
+				next = hint + "\n" + next
+			}
+			return fmt.Errorf("the app is not healthy: %s\n%s", answer, next)
 		}
 		select {
 		case <-time.After(answerPause):
@@ -177,14 +188,23 @@ const (
 	hasTraceback
 )
 
+// shownLog is what a report has of an instance's log, with these lines.
+type shownLog struct {
+	what  shown
+	lines []string
+}
+
 // showLog puts what explains a failure, out of the last lines of the instance's
 // own log, into the report, and tells what that is. Where nothing seems to
 // explain it, the last lines are shown as they are.
-func (op *operation) showLog(plan *Plan, title string) shown {
+func (op *operation) showLog(plan *Plan, title string) shownLog {
 	all, err := tail(plan.Process.Log, 10*evidence)
 	if err != nil || len(all) == 0 {
 		op.report.Note("the app wrote nothing to its log")
-		return hasNothing
+		return shownLog{}
+	}
+	for i, l := range all {
+		all[i] = colour.ReplaceAllString(l, "")
 	}
 	lines := all
 	if r, ok := op.d.AppServer.(LogReader); ok {
@@ -193,7 +213,7 @@ func (op *operation) showLog(plan *Plan, title string) shown {
 	if len(lines) == 0 {
 		lines = all[max(0, len(all)-fewLines):]
 		op.report.Evidence(fmt.Sprintf("nothing in its log seems to explain it; the last %s", plural(len(lines), "line")), lines)
-		return hasNothing
+		return shownLog{}
 	}
 	what := hasLines
 	for _, l := range lines {
@@ -206,5 +226,5 @@ func (op *operation) showLog(plan *Plan, title string) shown {
 		lines = lines[left:]
 	}
 	op.report.Evidence(title, lines)
-	return what
+	return shownLog{what, lines}
 }

@@ -123,6 +123,9 @@ func (op *operation) renew(ctx context.Context) error {
 // renewFrom makes a new instance of a release, which shares its source and its
 // virtualenv, and switches to it.
 func (op *operation) renewFrom(ctx context.Context, base *Record, refs []RefUpdate) error {
+	if err := op.d.wholeVenv(base); err != nil {
+		return err
+	}
 	a, err := op.d.configureTree(base, config.AppOptions{InstanceID: op.id, File: op.file, Recorded: op.recorded})
 	if err != nil {
 		return err

@@ -159,11 +159,11 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	if err := d.files.before("await-ready"); err != nil {
 		return nil, err
 	}
-	if err := op.awaitReady(ctx, a, plan, running); err != nil {
+	if err := op.awaitReady(ctx, a, rec, running); err != nil {
 		return nil, err
 	}
 	op.report.Step(d.serverName(), plural(a.Workers, "worker")+" ready", since(begin))
-	return m, op.awaitHealthy(ctx, a, plan, running)
+	return m, op.awaitHealthy(ctx, a, rec, running)
 }
 
 // quickStop bounds the end of an instance that never served.

@@ -268,7 +268,7 @@ func (op *operation) switchBackTo(ctx context.Context, live *Record, m *member, 
 	if err != nil {
 		return err
 	}
-	if err := op.awaitHealthy(ctx, a, m.rec.Plan, running); err != nil {
+	if err := op.awaitHealthy(ctx, a, m.rec, running); err != nil {
 		return err
 	}
 	return op.goLiveAgain(ctx, live, m, refs)

@@ -59,6 +59,9 @@ func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
 		}
 		return 128 + int(unix.SignalNum(exit.Signal)), nil
 	case errors.Is(err, ErrNoProgram):
+		if err := d.wholeVenv(rec); err != nil {
+			return 0, err
+		}
 		// As a shell has it.
 		fmt.Fprintf(o.Stderr, "scotch: %s\n", FirstLine(err.Error()))
 		return 127, nil

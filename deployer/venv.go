@@ -178,7 +178,7 @@ func (op *operation) tellBelow(a *config.App, src string) {
 func findVenv(a *config.App, store, key string) (dir string, v *venv) {
 	found, _ := filepath.Glob(filepath.Join(store, key+"*"))
 	for _, d := range found {
-		if c, err := readVenv(d); err == nil && c.Key == key && c.Shared && readable(a, d) && (v == nil || c.Made.After(v.Made)) {
+		if c, err := readVenv(d); err == nil && c.Key == key && c.Shared && !damagedVenv(d) && readable(a, d) && (v == nil || c.Made.After(v.Made)) {
 			dir, v = d, c
 		}
 	}

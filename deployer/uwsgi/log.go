@@ -1,8 +1,11 @@
 package uwsgi
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
+
+	"scotch/deployer"
 )
 
 var (
@@ -26,4 +29,27 @@ func (u *UWSGI) Relevant(lines []string) []string {
 		out = append(out, said)
 	}
 	return out
+}
+
+// Diagnose implements deployer.Diagnoser, for what uWSGI says without a traceback:
+// with one, "callable not found" is said of a module that raised.
+func (u *UWSGI) Diagnose(f deployer.Failure) string {
+	notFound, none, raised := false, false, false
+	for _, l := range f.Lines {
+		none = none || l == "TypeError: 'NoneType' object is not callable"
+		notFound = notFound || strings.Contains(l, "callable not found")
+		raised = raised || strings.HasPrefix(l, "Traceback ") || strings.HasPrefix(l, "SyntaxError")
+	}
+	e := f.EntryPoint
+	switch {
+	case raised:
+		return ""
+	case none:
+		return fmt.Sprintf("%s is None: does a function forget to return the app? mend it and %s", e, f.Again)
+	case notFound && e.Factory:
+		return fmt.Sprintf("the module %q has no %s() after its import, or is another one than it seems; mend it and %s", e.Module, e.Callable, f.Again)
+	case notFound:
+		return fmt.Sprintf("the module %q has no %q after its import, or is another one than it seems; mend it, or name another with [app] entry_point, and %s", e.Module, e.Callable, f.Again)
+	}
+	return ""
 }

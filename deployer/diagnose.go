@@ -1,0 +1,85 @@
+package deployer
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"regexp"
+
+	"scotch/config"
+)
+
+// Diagnoser is an extra ability of a Toolchain and of an AppServer: it tells the
+// next step from what an instance that did not start has left in its log, "" where
+// it knows none.
+type Diagnoser interface {
+	Diagnose(f Failure) (next string)
+}
+
+// Failure is an instance that did not start.
+type Failure struct {
+	App        string
+	Lines      []string // of its log, those that explain it; they are the app's own words
+	Source     string   // where the code is, [app] root applied
+	EntryPoint EntryPoint
+	// Dependencies is the file that declares them, "" for none; Packages is what
+	// was installed for it, as Toolchain.Install returned it.
+	Dependencies string
+	Packages     []string
+	Deploy       bool   // new code, and not what was live before
+	SSH          string // how commands are given from elsewhere: "ssh -p 2222 scotch@host"
+	Again        string // the last step: "push again"
+}
+
+// diagnose is the next step for an instance that did not start, "" where nobody
+// knows one.
+func (op *operation) diagnose(a *config.App, rec *Record, lines []string) string {
+	f := Failure{
+		App: op.app, Lines: lines, Source: filepath.Join(rec.Source, filepath.FromSlash(rec.Root)), EntryPoint: rec.EntryPoint,
+		Dependencies: rec.Dependencies, Packages: rec.Packages, Deploy: op.what == "deploy", SSH: op.d.SSH, Again: op.again(a),
+	}
+	for _, plugin := range []any{op.d.Toolchain, op.d.AppServer} {
+		if d, ok := plugin.(Diagnoser); ok {
+			if next := d.Diagnose(f); next != "" {
+				return next
+			}
+		}
+	}
+	return ""
+}
+
+// unhealthy is the next step for an answer that is not healthy.
+func (op *operation) unhealthy(a *config.App, rec *Record, status int, host string) string {
+	next := fmt.Sprintf("healthy is %s ([health] status), asked with host %q; mend the app or set [health] path, status or host", a.Health.Status, host)
+	if status == http.StatusBadRequest && rec.EntryPoint.Framework == "Django" {
+		// https://docs.djangoproject.com/en/stable/ref/settings/#allowed-hosts
+		next += fmt.Sprintf("\nDjango answers 400 to a host that is not in ALLOWED_HOSTS: add %q to it in the settings, or set [health] host to one that is", host)
+	}
+	return next
+}
+
+// colour matches the sequences that colour text and move the cursor (ECMA-48, 5.4),
+// which logging for a terminal leaves in logs.
+var colour = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]")
+
+// damagedVenv tells whether a virtualenv lacks what none can be without.
+func damagedVenv(dir string) bool {
+	for _, name := range []string{venvRecord, "pyvenv.cfg", "bin/python"} {
+		if !isThere(filepath.Join(dir, name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// wholeVenv refuses to start a release whose virtualenv somebody has removed.
+func (d *Deployer) wholeVenv(rec *Record) error {
+	if rec.Venv == "" || !damagedVenv(rec.Venv) {
+		return nil
+	}
+	hint := fmt.Sprintf("this makes it anew: %s rebuild %s", d.SSH, rec.App)
+	if live, err := d.liveRecord(rec.App); err != nil || live.Release != rec.Release {
+		hint = fmt.Sprintf("to deploy its commit again: %s deploy %s --ref %s", d.SSH, rec.App, releaseRef(rec.Release))
+	}
+	return &RefusedError{Reason: fmt.Sprintf("the virtualenv of v%d is damaged or gone", rec.Release), Hint: hint}
+}

@@ -1,0 +1,45 @@
+package python_test
+
+import (
+	"strings"
+	"testing"
+
+	"scotch/deployer"
+	"scotch/deployer/python"
+)
+
+// What the app wrote decides the next step, and where it says nothing that is
+// known, none is made up.
+func TestDiagnose(t *testing.T) {
+	src := tree(t, "blog/__init__.py", "")
+	for _, c := range []struct {
+		name, log    string
+		dependencies string
+		packages     []string
+		deploy       bool
+		want         string // a part; "" for none
+	}{
+		{"nothing declared", "Traceback (most recent call last):\nModuleNotFoundError: No module named 'flask'", "", nil, true, "no dependencies are declared; if \"flask\""},
+		{"not declared", "ModuleNotFoundError: No module named 'flask.ext'", "poetry.lock", []string{"bottle==1"}, true, "poetry.lock has to name that too"},
+		{"installed and lost", "ModuleNotFoundError: No module named 'ruamel_yaml'", "requirements.txt", []string{"ruamel.yaml==1"}, true, "git push -o clean, or ssh host deploy blog --clean"},
+		{"lost, at a restart", "ModuleNotFoundError: No module named 'Flask'", "requirements.txt", []string{"flask @ https://example.org/x"}, false, "ssh host rebuild blog"},
+		{"its own", "ModuleNotFoundError: No module named 'blog.web'", "", nil, true, ""},
+		{"Python's library", "ModuleNotFoundError: No module named 'encodings'", "", nil, false, "rebuild blog"},
+		{"a variable", "Traceback (most recent call last):\n  File \"app.py\", line 3, in <module>\n    u = os.environ[\"A_URL\"]\n  File \"<frozen os>\", line 679, in __getitem__\nKeyError: 'A_URL'", "", nil, true, "the app wants the variable A_URL: ssh host env blog set A_URL=VALUE"},
+		{"another key", "Traceback (most recent call last):\n  File \"app.py\", line 3, in <module>\n    {}['a']\nKeyError: 'a'", "", nil, true, ""},
+		{"decouple", "decouple.UndefinedValueError: SECRET_KEY not found. Declare it as envvar or define a default value.", "", nil, true, "set SECRET_KEY=VALUE"},
+		{"django-environ", "django.core.exceptions.ImproperlyConfigured: Set the DATABASE_URL environment variable", "", nil, true, "set DATABASE_URL=VALUE"},
+		{"Flask's server", " * Serving Flask app 'app'\n * Debug mode: off", "", nil, true, "__main__"},
+		{"Flask's server, its port taken", "Address already in use\nPort 5000 is in use by another program. Either identify", "", nil, true, "__main__"},
+		{"Bottle's server", "Bottle v0.12.25 server starting up (using WSGIRefServer())...", "", nil, true, "__main__"},
+		{"nothing known", "RuntimeError: oh no", "", nil, true, ""},
+	} {
+		got := python.New(nil, python.Options{}).Diagnose(deployer.Failure{
+			App: "blog", Lines: strings.Split(c.log, "\n"), Source: src, Dependencies: c.dependencies, Packages: c.packages,
+			Deploy: c.deploy, SSH: "ssh host", Again: "push again",
+		})
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
