@@ -1,6 +1,7 @@
 package deployer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -46,3 +47,11 @@ type NoEntryPointError struct {
 }
 
 func (e *NoEntryPointError) Error() string { return e.Reason + "\n" + e.Hint }
+
+// EndsAtOnce tells whether what runs with ctx gets no time to end by itself:
+// the cause of ctx's end says so by a method AtOnce() bool, as it does where
+// somebody's right to run it was taken back. A runner sends SIGKILL then.
+func EndsAtOnce(ctx context.Context) bool {
+	var cause interface{ AtOnce() bool }
+	return errors.As(context.Cause(ctx), &cause) && cause.AtOnce()
+}

@@ -2,30 +2,39 @@ package gitserver
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"io"
 	"time"
 
 	gossh "golang.org/x/crypto/ssh"
-
-	"scotch/gitserver/access"
 )
 
 // keyPoll is how often a session under way asks for its key: what it may do
 // ends within this time of the key's removal or expiry. It costs a stat(2).
 const keyPoll = 500 * time.Millisecond
 
-// quickEnd is how long a session may take to end by itself once its key is
-// out, a client that reads nothing, for instance.
-const quickEnd = 3 * time.Second
+// quickEnd is how long a client may take to hear why its session ends before
+// the connection is closed.
+const quickEnd = 400 * time.Millisecond
 
 // errRevoked is the cause of a session's end when its key is not what it was
 // when the session began.
-var errRevoked = errors.New("your key may not do this here any more: it was removed, has expired, or its rights were taken back")
+var errRevoked error = revoked{}
 
-// whileAllowed ends the session's context when the key is out, or holds for
-// less than it did for who. The session must call the function that it
+type revoked struct{}
+
+func (revoked) Error() string {
+	return "your key may not do this here any more: it was removed, has expired, or its rights were taken back"
+}
+
+// AtOnce tells whoever runs something for the session that it gets no time to
+// end by itself.
+func (revoked) AtOnce() bool { return true }
+
+// whileAllowed ends the session, and then its context, when the key is out, or
+// holds for less than it did. The session must call the function that it
 // returns when it is over.
-func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, who access.Identity) (context.Context, func()) {
+func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, s *session) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
 	ended := make(chan struct{})
@@ -45,16 +54,13 @@ func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, w
 				return
 			case <-tick.C:
 			}
-			if now, _, ok := c.identity(conn); ok && now.Covers(who) {
+			if now, _, ok := c.identity(conn); ok && now.Covers(s.who) {
 				continue
 			}
-			c.log.WithField("by", who.Name).Warn("session ended: its key is out")
+			c.log.WithField("by", s.who.Name).Warn("session ended: its key is out")
+			s.cut.Store(&errRevoked)
 			cancel(errRevoked)
-			select {
-			case <-over:
-			case <-time.After(quickEnd):
-				c.net.Close()
-			}
+			c.dismiss(s, errRevoked, over)
 			return
 		}
 	}()
@@ -64,3 +70,69 @@ func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, w
 		cancel(nil)
 	}
 }
+
+// dismiss tells the client of a session that was cut off why, and closes its
+// channel; it closes the connection where the client doesn't take that, or what
+// the session does is not over soon.
+func (c *connection) dismiss(s *session, why error, over <-chan struct{}) {
+	late := time.After(quickEnd)
+	told := s.tell(why)
+	select {
+	case <-told:
+		select {
+		case <-over:
+			return
+		case <-late:
+		}
+	case <-late:
+	}
+	c.net.Close()
+	<-told
+}
+
+// tell is the last that the client of a session hears. What it returns is closed
+// when that is sent; a client that reads nothing keeps it until the connection is
+// closed.
+func (s *session) tell(why error) <-chan struct{} {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		defer recovered(s.log)
+		var w io.Writer = s.Session.Stderr()
+		if s.term != nil {
+			s.term.raw.Store(false)
+			w = cooked{w, s.term}
+		}
+		fmt.Fprintf(w, "scotch: %v\n", why)
+		s.Session.Exit(1)
+	}()
+	return told
+}
+
+// Read is the session's input. Where it was cut off it fails, so that half an
+// input is not taken for the whole.
+func (s *session) Read(p []byte) (int, error) {
+	n, err := s.Session.Read(p)
+	if why := s.cut.Load(); why != nil {
+		return 0, *why
+	}
+	return n, err
+}
+
+// Write is the session's output.
+func (s *session) Write(p []byte) (int, error) { return s.output(s.Session, p) }
+
+func (s *session) output(w io.Writer, p []byte) (int, error) {
+	if why := s.cut.Load(); why != nil {
+		return 0, *why
+	}
+	return w.Write(p)
+}
+
+// Stderr is the session's output of errors.
+func (s *session) Stderr() io.ReadWriter { return sessionErrors{s} }
+
+type sessionErrors struct{ s *session }
+
+func (e sessionErrors) Read([]byte) (int, error)    { return 0, io.EOF }
+func (e sessionErrors) Write(p []byte) (int, error) { return e.s.output(e.s.Session.Stderr(), p) }

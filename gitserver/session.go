@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gliderlabs/ssh"
@@ -23,7 +24,8 @@ type session struct {
 	server *Server
 	who    access.Identity
 	key    gossh.PublicKey
-	said   string // the last error that the person was told, for the record
+	said   string                // the last error that the person was told, for the record
+	cut    atomic.Pointer[error] // why nothing comes in or goes out any more
 	log    logrus.FieldLogger
 	term   *terminal       // nil where the client has none
 	work   *sync.WaitGroup // of the channel: what must end before the channel counts as done
@@ -61,11 +63,11 @@ func (c *connection) session(ctx, base context.Context, conn *gossh.ServerConn, 
 	defer c.server.sessions.open.Add(-1)
 	start := time.Now()
 	var verb string
-	allowed, over := c.whileAllowed(ctx, conn, s.who)
+	allowed, over := c.whileAllowed(ctx, conn, s)
 	defer over()
 	verb, status = s.run(allowed, base)
 	if errors.Is(context.Cause(allowed), errRevoked) {
-		status = s.fail(1, errRevoked)
+		status = 1 // which it was told
 	}
 	s.log.WithFields(logrus.Fields{"verb": verb, "status": status, "took": time.Since(start).Round(time.Millisecond)}).Info("session over")
 }

@@ -112,14 +112,18 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	case <-ctx.Done():
 		ended = fmt.Errorf("%s was ended: %w", process.Name(c.Args), context.Cause(ctx))
 	}
-	if ended != nil && !r.escalate(ch.family, exited) {
+	interrupt, terminate := r.opts.Interrupt, r.opts.Terminate
+	if ended != nil && deployer.EndsAtOnce(ctx) {
+		interrupt, terminate = 0, 0
+	}
+	if ended != nil && !escalate(ch.family, exited, interrupt, terminate) {
 		pipes.Close()
 		go ch.process.Wait() // the kernel ends it some day; nobody can wait for that
 		return fmt.Errorf("%w\nprocess %d does not end, not even by SIGKILL: it waits for a device or a file server", ended, ch.family.leader)
 	}
 	// The leader has ended and is not reaped yet, so that its number, which is
 	// its group's and its session's too, can't be anybody else's.
-	left := r.end(ch.family, r.opts.Terminate, nil)
+	left := r.end(ch.family, terminate, nil)
 	state, err := ch.process.Wait()
 	ch.release()
 	pipes.Finish()
@@ -134,17 +138,21 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	return exitError(process.Name(c.Args), state)
 }
 
-// escalate ends a leader that still runs, and its family with it. It returns
+// escalate ends a leader that still runs, and its family with it, with so much
+// time between the signals; those that would get none are left out. It returns
 // false if the leader is there after all.
-func (r *Runner) escalate(f family, exited <-chan error) bool {
+func escalate(f family, exited <-chan error, interrupt, terminate time.Duration) bool {
 	for _, step := range []struct {
 		sig  unix.Signal
 		wait time.Duration
 	}{
-		{unix.SIGINT, r.opts.Interrupt},
-		{unix.SIGTERM, r.opts.Terminate},
+		{unix.SIGINT, interrupt},
+		{unix.SIGTERM, terminate},
 		{unix.SIGKILL, killed},
 	} {
+		if step.wait == 0 {
+			continue
+		}
 		f.signal(step.sig)
 		t := time.NewTimer(step.wait)
 		select {

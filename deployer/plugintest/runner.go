@@ -46,6 +46,7 @@ func RunnerSuite(t *testing.T, open func(t *testing.T) deployer.Runner) {
 		{"deadline interrupts first", testInterrupt},
 		{"stubborn", testStubborn},
 		{"cancelled", testCancelled},
+		{"right taken back", testTakenBack},
 		{"daemon of a command", testDaemon},
 		{"start and stop", testStart},
 		{"how it ended", testErr},
@@ -302,6 +303,30 @@ func testCancelled(t *testing.T, open func(t *testing.T) deployer.Runner) {
 	gone(t, pid)
 	if err := r.Run(ctx, command(`exit 0`)); !errors.Is(err, why) {
 		t.Errorf("a command with a context that is over gave %v", err)
+	}
+}
+
+// takenBack is the cause of an end that leaves no time.
+type takenBack struct{}
+
+func (takenBack) Error() string { return "bob may not do this any more" }
+func (takenBack) AtOnce() bool  { return true }
+
+// A command that listens to no signal, nor its child, which left its session.
+func testTakenBack(t *testing.T, open func(t *testing.T) deployer.Runner) {
+	f := newFIFO(t)
+	c := command(`trap "" INT TERM HUP; setsid sh -c 'trap "" INT TERM; echo $$ >"$1"; while :; do sleep 1000; done' sh "$1" & while :; do sleep 1000; done`, f.path)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	errs := background(t, open(t), ctx, c)
+	pid := f.pid(t)
+	begin := time.Now()
+	cancel(takenBack{})
+	if err := await(t, errs); !errors.Is(err, takenBack{}) {
+		t.Errorf("the command gave %v", err)
+	}
+	gone(t, pid)
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("it went on for %s", took)
 	}
 }
 

@@ -142,10 +142,14 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	case <-ctx.Done():
 		ended = fmt.Errorf("%s was ended: %w", name, context.Cause(ctx))
 	}
+	interrupt, terminate := r.opts.Interrupt, r.opts.Terminate
+	if ended != nil && deployer.EndsAtOnce(ctx) {
+		interrupt, terminate = 0, 0
+	}
 	// Whatever ctx says: from here on it is about ending what was started.
 	ctx = context.WithoutCancel(ctx)
 	if ended != nil {
-		r.escalate(ctx, u, exited)
+		r.escalate(ctx, u, exited, interrupt, terminate)
 	}
 	end, err := r.finish(ctx, u, r.opts.Terminate+killed)
 	if err != nil && ended != nil {
@@ -171,17 +175,21 @@ func giveTerminal(c deployer.Command) error {
 	return c.TTY.Chown(int(who.Uid), -1)
 }
 
-// escalate ends a command, and returns when its main process has ended, or does
-// not even by SIGKILL.
-func (r *Runner) escalate(ctx context.Context, u *started, exited <-chan struct{}) {
+// escalate ends a command, with so much time between the signals; those that
+// would get none are left out. It returns when its main process has ended, or
+// does not even by SIGKILL.
+func (r *Runner) escalate(ctx context.Context, u *started, exited <-chan struct{}, interrupt, terminate time.Duration) {
 	for _, step := range []struct {
 		sig  unix.Signal
 		wait time.Duration
 	}{
-		{unix.SIGINT, r.opts.Interrupt},
-		{unix.SIGTERM, r.opts.Terminate},
+		{unix.SIGINT, interrupt},
+		{unix.SIGTERM, terminate},
 		{unix.SIGKILL, killed},
 	} {
+		if step.wait == 0 {
+			continue
+		}
 		// A failure is a systemd that does not answer: what can be done without it.
 		if err := r.bus.kill(ctx, u.name, int32(step.sig)); err != nil {
 			u.pidfd.Signal(step.sig)
