@@ -8,10 +8,12 @@ import (
 	"scotch/gitserver/audit"
 )
 
-// Why somebody is not let in, in one word: the verb of the record.
+// Why somebody is not let in, in one word, or what they were refused: the verb of
+// the record.
 const (
 	RefusedByKey   = "key"   // it is not known, or not any more
 	RefusedByLimit = "limit" // too many connections or sessions
+	RefusedFetch   = "fetch" // a fetch of something that is not there or not theirs
 )
 
 // refused records that a connection, or a session of one, was not let in.
@@ -29,6 +31,19 @@ func (c *connection) from() string {
 		return a.String()
 	}
 	return ""
+}
+
+// fetched does a fetch, and records it where it was refused: by then s.said has
+// the reason. One that was served is no change, and is not recorded.
+func (s *session) fetched(app string, fetch func() int) int {
+	status := fetch()
+	if status != 0 && s.said != "" && s.server.Audit != nil {
+		s.server.Audit.Record(audit.Entry{
+			Kind: audit.Refused, By: s.who.Name, Key: s.who.Fingerprint, From: s.who.Addr, Verb: RefusedFetch, App: app,
+			Result: audit.Denied, Status: status, Reason: s.said,
+		})
+	}
+	return status
 }
 
 // audited does a push and records it when it is done, with what became of its

@@ -91,15 +91,20 @@ func (s *session) run(ctx, base context.Context) (verb string, status int) {
 	}
 	s.log = s.log.WithField("app", app)
 	if err != nil {
-		return string(svc), s.fail(1, err)
+		if svc == receivePack {
+			return string(svc), s.fail(1, err)
+		}
+		return string(svc), s.fetched("", func() int { return s.fail(1, err) })
 	}
 	switch svc {
 	case receivePack:
 		return string(svc), s.audited(app, func(refs func(audit.Ref)) int { return s.receive(ctx, base, app, refs) })
 	case uploadPack:
-		return string(svc), s.upload(ctx, app)
+		return string(svc), s.fetched(app, func() int { return s.upload(ctx, app) })
 	}
-	return string(svc), s.fail(1, errors.New("archives are not handed out\nclone the app and make one there: git archive"))
+	return string(svc), s.fetched(app, func() int {
+		return s.fail(1, errors.New("archives are not handed out\nclone the app and make one there: git archive"))
+	})
 }
 
 // command runs a command that is not git's. Its output ends with its client, and

@@ -95,7 +95,7 @@ func (o *observers) Observe(e deployer.Event) {
 // Record implements gitserver.Auditor.
 func (o *observers) Record(e audit.Entry) {
 	o.audit.Record(e)
-	if e.Kind == audit.Refused && o.metrics != nil {
+	if e.Kind == audit.Refused && e.Verb != gitserver.RefusedFetch && o.metrics != nil { // which counts connections
 		o.metrics.Refused(e.Verb == gitserver.RefusedByLimit)
 	}
 }

@@ -11,7 +11,7 @@ type Kind string
 
 // The kinds of entries.
 const (
-	Refused Kind = "refused" // a connection that was not let in
+	Refused Kind = "refused" // a connection, a session or a fetch that was not let in
 	Push    Kind = "push"
 	Command Kind = "command"
 	Switch  Kind = "switch" // an operation that made another instance live, or failed to
