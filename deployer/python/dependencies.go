@@ -169,9 +169,32 @@ func declared(app *config.App, src string, in deployer.Interpreter) (*declaratio
 	case s.isFile("Pipfile"):
 		return nil, errors.New("there is a Pipfile without its lock: what it asks for is not exact\nmake the lock, and push it too: pipenv lock")
 	case s.isFile("pyproject.toml"), s.isFile("setup.py"):
-		return d, d.readProject(s)
+		err := d.readProject(s)
+		if d.from == "" {
+			d.noteNearMiss(s)
+		}
+		return d, err
 	}
+	d.noteNearMiss(s)
 	return d, nil
+}
+
+// noteNearMiss tells of what is called nearly like a file that would be read, where
+// none is. Case counts, here and for the installers.
+func (d *declaration) noteNearMiss(s source) {
+	for _, e := range s.list(".") {
+		for _, name := range []string{"requirements.txt", "uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "Pipfile", "pyproject.toml", "setup.py"} {
+			switch {
+			case !strings.EqualFold(e.Name(), name):
+			case e.Name() != name:
+				d.notes = append(d.notes, fmt.Sprintf("%s is not read: %s is, in this case of letters", e.Name(), name))
+			case e.IsDir():
+				d.notes = append(d.notes, name+" is not read: it is a directory")
+			case !s.isFile(name):
+				d.notes = append(d.notes, name+" is not read: it is no regular file, or a link to none")
+			}
+		}
+	}
 }
 
 func (d *declaration) readUVLock(s source) error {
@@ -238,6 +261,9 @@ func (d *declaration) readProject(s source) error {
 	if first.name == "pyproject.toml" {
 		doc, err := parseTOML(first.name, first.content)
 		if err != nil {
+			return err
+		}
+		if err := needsPoetryLock(s, doc); err != nil {
 			return err
 		}
 		switch {

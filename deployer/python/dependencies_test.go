@@ -128,7 +128,7 @@ func TestDeclared(t *testing.T) {
 		{name: "find-links", files: []string{"requirements.txt", "-f wheels\nsix==1\n"}, from: "requirements.txt"},
 		{name: "outside", files: []string{"requirements.txt", "-r ../other.txt\n"}, err: "outside of the source"},
 		{name: "absolute", files: []string{"requirements.txt", "--requirement=/etc/passwd\n"}, err: "outside of the source"},
-		{name: "missing", files: []string{"requirements.txt", "\n-rbase.txt\n"}, err: "requirements.txt, line 2 includes \"base.txt\""},
+		{name: "missing", files: []string{"requirements.txt", "\n-rbase.txt\n"}, err: "requirements.txt, line 2 includes \"base.txt\", which is not in the source\ncommit base.txt, or take the line out"},
 		{name: "many lines", files: []string{"requirements.txt", manyLines(20_000)}, from: "requirements.txt", shareable: true, note: "20000 of 20000"},
 		{name: "too many lines", files: []string{"requirements.txt", manyLines(20_001)}, err: "requirements.txt, line 20001: more than 20000 requirements\nlist "},
 		{name: "includes itself", files: []string{"requirements.txt", "-r requirements.txt\nsix==1\n"}, from: "requirements.txt", shareable: true},
@@ -136,7 +136,18 @@ func TestDeclared(t *testing.T) {
 		{name: "poetry.lock alone", files: []string{"poetry.lock", ""}, err: "remove poetry.lock"},
 		{name: "Pipfile without lock", files: []string{"Pipfile", ""}, err: "pipenv lock"},
 		{name: "Pipfile, exported", files: []string{"Pipfile", "", "requirements.txt", "six==1"}, from: "requirements.txt", shareable: true},
-		{name: "no TOML", files: []string{"pyproject.toml", "[project]\nname = \n"}, err: "pyproject.toml, line 2: "},
+		{name: "no TOML", files: []string{"pyproject.toml", "[project]\nname = \n"}, err: "\nmend pyproject.toml"},
+		{name: "no TOML, the line", files: []string{"pyproject.toml", "[project]\nname = \n"}, err: "pyproject.toml, line 2: "},
+		{name: "a conflict in a lock", files: []string{"pyproject.toml", "", "uv.lock", "<<<<<<< HEAD\n"}, err: "\nlock again and push the result: uv lock"},
+		{name: "poetry without lock, no package", files: []string{"pyproject.toml", "[tool.poetry]\nname = 'blog'\npackage-mode = false\n[build-system]\nrequires = ['poetry-core']\n", "blog.py", ""}, err: noPoetryLock},
+		{name: "poetry without lock, no build", files: []string{"pyproject.toml", "[tool.poetry]\nname = 'blog'\n", "blog.py", ""}, err: noPoetryLock},
+		{name: "poetry without lock, another name", files: []string{"pyproject.toml", "[tool.poetry]\nname = 'blog'\n[build-system]\nbuild-backend = 'poetry.core.masonry.api'\n", "app.py", ""}, err: noPoetryLock},
+		{name: "poetry without lock, a package", files: []string{"pyproject.toml", "[tool.poetry]\nname = 'my-blog'\n[build-system]\nbuild-backend = 'poetry.core.masonry.api'\n", "src/my_blog/__init__.py", ""}, from: "pyproject.toml"},
+		{name: "poetry without lock, a list", files: []string{"pyproject.toml", "[project]\nname = 'blog'\ndependencies = ['six']\n[tool.poetry]\npackage-mode = false\n", "blog.py", ""}, from: "pyproject.toml"},
+		{name: "another case", files: []string{"Requirements.txt", "six"}, shareable: true, note: "Requirements.txt is not read: requirements.txt is, in this case of letters"},
+		{name: "a directory", files: []string{"requirements.txt/base.txt", "six"}, shareable: true, note: "requirements.txt is not read: it is a directory"},
+		{name: "another case beside settings", files: []string{"pyproject.toml", "[tool.ruff]\n", "REQUIREMENTS.TXT", ""}, shareable: true, note: "REQUIREMENTS.TXT is not read"},
+
 		{name: "uv without uv", files: []string{"uv.lock", "", "pyproject.toml", ""}, err: "uv.lock is installed by uv"},
 		{name: "settings of tools", files: []string{"pyproject.toml", "[tool.ruff]\nline-length = 100\n"}, shareable: true},
 		{name: "project", files: []string{"pyproject.toml", "[build-system]\nrequires = []\n[project]\nname='x'\n"}, from: "pyproject.toml"},
@@ -161,6 +172,8 @@ func TestDeclared(t *testing.T) {
 		})
 	}
 }
+
+const noPoetryLock = "poetry.lock is missing, and the project can't be installed by itself\nmake the lock, and push it too: poetry lock"
 
 func manyLines(n int) string {
 	var b strings.Builder

@@ -31,8 +31,9 @@
 // credentials; what has hashes is installed with --require-hashes. A lock that says of no
 // package what needs it (poetry before 2, pdm without inherit_metadata) is walked for the
 // interpreter; where it has several versions of a package it is refused. A poetry.lock
-// that is older than its pyproject.toml is refused, as by "poetry install"; of the
-// other two it is said, as "pdm sync" and "pipenv sync" go on.
+// that is older than its pyproject.toml is refused, as by "poetry install", and so is a
+// uv.lock, as by "uv sync --locked"; of the other two it is said, as "pdm sync" and
+// "pipenv sync" go on.
 //
 // A virtualenv's key is of what is declared, with all included files, of the interpreter's
 // path and version, the platform (libc, distribution and its version, processor), and

@@ -417,7 +417,7 @@ func writeASCII(b *strings.Builder, s string) {
 
 func readJSON(name string, b []byte, v any) error {
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: it is no JSON: %w", name, err)
+		return fmt.Errorf("%s: it is no JSON: %w\nmend %s, or make it anew", name, err, name)
 	}
 	return nil
 }

@@ -109,42 +109,13 @@ func (d *declaration) readPoetry(s source, app *config.App, in deployer.Interpre
 			}
 		}
 	}
-	if mode, ok := doc.at("tool", "poetry", "package-mode").(bool); ok && !mode {
-		return nil
+	if !notPackaged(doc) {
+		d.readRoot(s, doc)
 	}
-	name, _ := doc.text("project", "name")
-	if name == "" {
-		name, _ = doc.text("tool", "poetry", "name")
-	}
-	d.readRoot(s, doc, name)
 	return nil
 }
 
 const pypi = "PyPI"
-
-// readRoot decides whether the project itself is installed, for Poetry.
-func (d *declaration) readRoot(s source, doc document, name string) {
-	module := strings.ReplaceAll(normal(name), "-", "_")
-	there := doc.has("tool", "poetry", "packages") || doc.has("tool", "poetry", "include")
-	for _, dir := range []string{"", "src/"} {
-		there = there || module != "" && (s.isDir(dir+module) || s.isFile(dir+module+".py"))
-	}
-	switch {
-	case !doc.has("build-system"):
-		return
-	case !there:
-		d.notes = append(d.notes, fmt.Sprintf("the project itself is not installed: there is no package %q (package-mode = false in [tool.poetry] says that it is none)", deployer.Neutral(module)))
-		return
-	}
-	d.installRoot()
-}
-
-func (d *declaration) installRoot() {
-	d.root = true
-	if d.mutable == "" {
-		d.mutable = d.from + " installs the source itself"
-	}
-}
 
 // locked turns a package of the lock into what is installed.
 func (p *poetryPackage) locked(app *config.App, lock *poetryLock) (locked, error) {

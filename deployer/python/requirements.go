@@ -42,7 +42,7 @@ func readRequirements(s source, name string) (*requirements, error) {
 		}
 		b, err := s.read(name)
 		if errors.Is(err, fs.ErrNotExist) && from != "" {
-			return fmt.Errorf("%s includes %q, which is not in the source", from, name)
+			return fmt.Errorf("%s includes %q, which is not in the source\ncommit %s, or take the line out", from, name, path.Base(name))
 		} else if err != nil {
 			return fmt.Errorf("read the requirements: %w", err)
 		}

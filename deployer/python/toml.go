@@ -3,6 +3,7 @@ package python
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/BurntSushi/toml"
 )
@@ -22,16 +23,21 @@ func parseTOML(name string, b []byte) (document, error) {
 // readTOML reads the file name into v.
 func readTOML(name string, b []byte, v any) error {
 	_, err := toml.Decode(string(b), v)
+	if err == nil {
+		return nil
+	}
+	next := "mend " + name
+	if tool, ok := strings.CutSuffix(name, ".lock"); ok {
+		next = "lock again and push the result: " + tool + " lock"
+	}
 	var parse toml.ParseError
 	switch {
 	case errors.As(err, &parse) && parse.Message != "":
-		return fmt.Errorf("%s, line %d: %s", name, parse.Position.Line, parse.Message)
+		return fmt.Errorf("%s, line %d: %s\n%s", name, parse.Position.Line, parse.Message, next)
 	case errors.As(err, &parse):
-		return fmt.Errorf("%s, line %d: it is no TOML", name, parse.Position.Line)
-	case err != nil:
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s, line %d: it is no TOML\n%s", name, parse.Position.Line, next)
 	}
-	return nil
+	return fmt.Errorf("%s: %w\n%s", name, err, next)
 }
 
 // at returns the value at a path of keys, nil where there is none.
