@@ -236,6 +236,16 @@ func (d *Deployer) app(name string) (*config.App, error) {
 	return d.site.App(name, config.AppOptions{})
 }
 
+// known tells whether there is such an app, also where its file has mistakes: what
+// only looks at what is there needs none of its values.
+func (d *Deployer) known(name string) error {
+	_, err := d.app(name)
+	if errors.As(err, new(config.Errors)) {
+		return nil
+	}
+	return err
+}
+
 // logPath is where the processes of an instance write.
 func (d *Deployer) logPath(app, id string) string {
 	return filepath.Join(d.site.Paths.Logs, app, id+".log")

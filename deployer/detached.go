@@ -269,7 +269,7 @@ func (d *Deployer) noRun(app string, n int, what string) error {
 // RunLog writes the output of a detached command to out, of the last one for
 // n = 0, and how it ended. With follow it stays until it ends.
 func (d *Deployer) RunLog(ctx context.Context, app string, n int, follow bool, out io.Writer) error {
-	if _, err := d.app(app); err != nil {
+	if err := d.known(app); err != nil {
 		return err
 	}
 	l := d.layout(app)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"scotch/config"
 )
@@ -20,12 +21,22 @@ type Status struct {
 	URL     string `json:"url,omitempty"`
 	// URLs are one for each of its domains, URL the first of them.
 	URLs []string `json:"urls,omitempty"`
+	// Underway is what is being done to it now, nil for nothing, and without a
+	// running server.
+	Underway *Underway `json:"underway,omitempty"`
 	// Detail is why it is in its state, in one line, where that is trouble.
 	Detail string `json:"detail,omitempty"`
 	// Lock keeps deploys out, nil where they are let in.
 	Lock *Lock `json:"lock,omitempty"`
 	// Errors are all mistakes in its configuration, a line each.
 	Errors []string `json:"errors,omitempty"`
+}
+
+// Underway is an operation under way on an app: a deploy, a restart.
+type Underway struct {
+	What  string    `json:"what"` // "deploying 3f2c1ab", "a restart"
+	By    string    `json:"by,omitempty"`
+	Since time.Time `json:"since"`
 }
 
 // The states of an app in a list.
@@ -68,7 +79,7 @@ func (d *Deployer) status(app string) Status {
 		s.URL, s.URLs = d.WebServer.URL(a), d.urls(app, a.Domains, a.URLPrefix)
 	}
 	l := d.layout(app)
-	s.Lock = l.lock()
+	s.Lock, s.Underway = l.lock(), d.underway(app)
 	live, err := l.live()
 	if err != nil {
 		if damage := d.damaged(app, err); s.State == "" && damage != nil {
@@ -102,12 +113,19 @@ func (d *Deployer) status(app string) Status {
 	return s
 }
 
+func (d *Deployer) underway(app string) *Underway {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	op := d.state(app).op
+	if op == nil {
+		return nil
+	}
+	return &Underway{What: Neutral(op.title), By: Neutral(op.by), Since: op.started}
+}
+
 // firstDeploy is the state of an app that nothing is live of, and why.
 func (d *Deployer) firstDeploy(app string, l layout) (state, why string) {
-	d.mu.Lock()
-	op := d.state(app).op
-	d.mu.Unlock()
-	if op != nil {
+	if d.underway(app) != nil {
 		return StateFirst, ""
 	}
 	ids, err := l.instanceIDs()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+	"unicode/utf8"
 )
 
 // Lock keeps an app's deploys out until somebody unlocks it.
@@ -16,6 +17,21 @@ type Lock struct {
 	Reason string    `json:"reason"`
 	By     string    `json:"by"`
 	When   time.Time `json:"when"`
+}
+
+// maxLockReason is how long a lock's reason may be, in characters: each list and
+// each refused push shows it.
+const maxLockReason = 200
+
+// checkLockReason refuses a reason that is too long.
+func checkLockReason(reason string) error {
+	if n := utf8.RuneCountInString(reason); n > maxLockReason {
+		return &RefusedError{
+			Reason: fmt.Sprintf("the reason has %d characters, a lock's may have %d", n, maxLockReason),
+			Hint:   "say it in a line; the rest belongs where it can be read",
+		}
+	}
+	return nil
 }
 
 const lockName = "lock.json"
@@ -52,7 +68,10 @@ func (d *Deployer) checkLock(app string) error {
 // LockApp refuses an app's deploys from now on, until UnlockApp. A deploy that
 // is under way goes on. The last lock's reason counts.
 func (d *Deployer) LockApp(ctx context.Context, app, reason, by string) error {
-	if _, err := d.app(app); err != nil {
+	if err := checkLockReason(reason); err != nil {
+		return err
+	}
+	if err := d.known(app); err != nil {
 		return err
 	}
 	if err := d.begin(); err != nil {
@@ -76,7 +95,7 @@ func (d *Deployer) writeLock(app, reason, by string) error {
 
 // UnlockApp lets an app be deployed again. It tells whether it was locked.
 func (d *Deployer) UnlockApp(ctx context.Context, app string) (bool, error) {
-	if _, err := d.app(app); err != nil {
+	if err := d.known(app); err != nil {
 		return false, err
 	}
 	l := d.layout(app)

@@ -22,7 +22,7 @@ import (
 // Logs writes the last n lines of an app's log to out and, with follow, goes on
 // with what comes until ctx is done: across restarts, releases and rotation.
 func (d *Deployer) Logs(ctx context.Context, app string, n int, follow bool, out io.Writer) error {
-	if _, err := d.app(app); err != nil {
+	if err := d.known(app); err != nil {
 		return err
 	}
 	dir := filepath.Join(d.site.Paths.Logs, app)
@@ -168,7 +168,7 @@ func logFiles(dir string) ([]string, error) {
 // by Failed.Log, where that is given. With follow it stays
 // until a deploy under way has ended.
 func (d *Deployer) DeployLog(ctx context.Context, app string, n int, failed string, follow bool, out io.Writer) error {
-	if _, err := d.app(app); err != nil {
+	if err := d.known(app); err != nil {
 		return err
 	}
 	l := d.layout(app)

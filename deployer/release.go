@@ -49,7 +49,7 @@ type Failed struct {
 // Releases returns an app's releases, the newest first, and before them the last
 // deploys that failed since the newest one.
 func (d *Deployer) Releases(app string) ([]Release, error) {
-	if _, err := d.app(app); err != nil && !errors.As(err, new(config.Errors)) {
+	if err := d.known(app); err != nil {
 		return nil, err
 	}
 	l := d.layout(app)
@@ -109,7 +109,7 @@ func (d *Deployer) Processes(ctx context.Context, app string) ([]ProcessStatus, 
 		if names, err = d.site.Apps(); err != nil && len(names) == 0 {
 			return nil, err
 		}
-	} else if _, err := d.app(app); err != nil {
+	} else if err := d.known(app); err != nil {
 		return nil, err
 	}
 	var list []ProcessStatus

@@ -19,6 +19,9 @@ import (
 // that serves again, at once; else a new one is started from the release's own
 // source and virtualenv. With hold the app is locked for that reason afterwards.
 func (d *Deployer) Rollback(ctx context.Context, app string, n int, hold, by string, out io.Writer) (Result, error) {
+	if err := checkLockReason(hold); err != nil {
+		return Result{}, err
+	}
 	if _, err := d.liveRecord(app); err != nil {
 		return Result{}, err
 	}

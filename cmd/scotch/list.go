@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +19,7 @@ func (s *session) addList(root *cobra.Command) {
 		Use:   "list",
 		Short: "the apps with their URLs, release and state",
 		Long: `Lists the apps: name, state, what is live, the URLs. Below the table stands what is
-wrong with those that are not well, and the next step.`,
+being done to them now, what is wrong with those that are not well, and the next step.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := s.srv.deployer.List()
 			list = slices.DeleteFunc(list, func(a deployer.Status) bool { return !access.May(s.who, access.VerbList, a.App) })
@@ -48,12 +49,31 @@ wrong with those that are not well, and the next step.`,
 			if err := w.Flush(); err != nil {
 				return err
 			}
+			s.listUnderway(list)
 			s.listTroubles(list)
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
 	s.add(root, cmd, rights{verb: access.VerbList, offline: true})
+}
+
+// listUnderway says, below the table, what is being done to whom.
+func (s *session) listUnderway(list []deployer.Status) {
+	for _, a := range list {
+		if a.Underway == nil {
+			continue
+		}
+		line := a.App + ": " + a.Underway.What
+		if a.Underway.By != "" {
+			line += " by " + a.Underway.By
+		}
+		line += fmt.Sprintf(", for %s", time.Since(a.Underway.Since).Round(time.Second))
+		if a.Release > 0 {
+			line += fmt.Sprintf("; v%d is live", a.Release)
+		}
+		fmt.Fprintf(s.stdout, "\n%s\n", line)
+	}
 }
 
 // listTroubles says, below the table, what is wrong with whom and what to do:
