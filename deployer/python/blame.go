@@ -180,8 +180,13 @@ func (f *filter) blame(err error, d *declaration, s step, r deployer.InstallRequ
 	if f.unread != nil && errors.As(err, &exit) {
 		hints = append(hints, f.unread.hints(d, r.Source)...)
 	}
-	if f.killed || errors.As(err, &exit) && exit.Signal == "SIGKILL" {
-		hints = append(hints, outOfMemory(deployer.BuildLimits(r.App)))
+	switch limits := deployer.BuildLimits(r.App); {
+	case errors.As(err, &exit) && exit.Cause != "" && limits.Memory > 0: // it is said already
+		hints = append(hints, "raise that, or give the machine more")
+	case errors.As(err, &exit) && exit.Cause != "":
+		hints = append(hints, "give the machine more, or swap")
+	case f.killed, errors.As(err, &exit) && exit.Signal == "SIGKILL":
+		hints = append(hints, outOfMemory(limits))
 	}
 	if late {
 		hints = append(hints, f.builds.late(d, s)...)

@@ -49,6 +49,7 @@ func TestBlame(t *testing.T) {
 		{name: "a list", files: []string{"pyproject.toml", "[project]\nname = 'x'\ndependencies = ['flask=3']\n"}, err: exit, output: "error: Failed to parse: `flask=3`\n", want: "\"flask=3\" in the dependencies of pyproject.toml is no requirement\nmend pyproject.toml"},
 		{name: "killed", err: killed, want: "most likely the machine ran out of memory: give it more, or swap"},
 		{name: "killed at a limit", err: killed, memory: "64m", want: "most likely it ran out of memory ([limits] build_memory = 64m): raise that, or give the machine more"},
+		{name: "known to be killed at a limit", err: &deployer.ExitError{Name: "x", Status: -1, Signal: "SIGKILL", Cause: "out of memory ([limits] build_memory = 64m)"}, memory: "64m", want: "raise that, or give the machine more"},
 		{name: "a compiler is killed", err: exit, output: "gcc: fatal error: Killed signal terminated program cc1plus\n", want: "most likely the machine ran out of memory: give it more, or swap"},
 		{name: "pip's build is killed", err: exit, output: "  × Getting requirements to build wheel did not run successfully.\n  │ exit code: -9\n", want: "most likely the machine ran out of memory: give it more, or swap"},
 		{name: "uv's build is killed", err: exit, output: "  cause: Call to `setuptools.build_meta` failed (signal: 9 (SIGKILL))\n", want: "most likely the machine ran out of memory: give it more, or swap"},
