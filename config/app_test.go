@@ -304,7 +304,7 @@ config_path = /x
 		"scotch.cfg:2: [app] src_path: refers to ${nmae}, which is not set",
 		`blog.cfg:2: [app] src: "~/blog" is neither a git URL nor an absolute path`, "blog.cfg:3: [app] workers: must be a whole number from 1 to 1000, not \"many\"",
 		"blog.cfg:4: [app] threads", `blog.cfg:5: [app] domains: "~.*"`, "blog.cfg:6: [app] url_prefix", "blog.cfg:7: [app] persist", "blog.cfg:8: [app] root",
-		"blog.cfg:9: [app] user", "blog.cfg:10: [app] entry_point", "blog.cfg:11: [app] release: there is no KEY} behind '${'",
+		"blog.cfg:9: [app] user", "blog.cfg:10: [app] entry_point", "\nfor the application in blog/wsgi.py write blog.wsgi:application; ", "blog.cfg:11: [app] release: there is no KEY} behind '${'",
 		"blog.cfg:13: [env] 1X: \"1X\" is no name for an environment variable", "blog.cfg:14: [env] SECRET: '$' must be followed by '$' or '{'\nwrite $$",
 		"blog.cfg:16: [build_env] TOKEN: '$' must be", "blog.cfg:18: [static] /s: the URL", "blog.cfg:19: [static] /t/: the path", "blog.cfg:20: [static] /: the URL",
 		"blog.cfg:22: [health] status", "blog.cfg:23: [health] host", "blog.cfg:25: [limits] cpu", "blog.cfg:27: [git] branch",

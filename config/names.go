@@ -333,7 +333,7 @@ func parseInterpreter(s string) (string, error) {
 
 func parseEntryPoint(s string) (string, error) {
 	if !entryPattern.MatchString(s) || strings.Contains(s, "..") {
-		return "", fmt.Errorf("must be MODULE:CALLABLE such as blog.wsgi:application, with () for a factory, not %q", s)
+		return "", fmt.Errorf("must be MODULE:CALLABLE, with () for a factory, not %q\nfor the application in blog/wsgi.py write blog.wsgi:application; what lies in another directory needs [app] root = DIRECTORY", s)
 	}
 	return s, nil
 }

@@ -73,6 +73,7 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 
 	op.report.Step("app", rec.EntryPoint.String()+why(rec.EntryPoint.Why), found)
 	op.readProcfile(a, src)
+	op.advise(a, rec, src)
 
 	collects := op.collects(a, rec, src)
 	if a.Build != "" || collects {

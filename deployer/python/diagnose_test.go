@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"scotch/config"
 	"scotch/deployer"
 	"scotch/deployer/python"
 )
@@ -38,6 +39,32 @@ func TestDiagnose(t *testing.T) {
 			App: "blog", Lines: strings.Split(c.log, "\n"), Source: src, Dependencies: c.dependencies, Packages: c.packages,
 			Deploy: c.deploy, SSH: "ssh host", Again: "push again",
 		})
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
+
+// A database in the source is lost with its release: that is told before it is.
+func TestAdvise(t *testing.T) {
+	const sqlite = `DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}`
+	for _, c := range []struct {
+		name, settings string
+		persist        []string
+		want           string
+	}{
+		{"as startproject writes it", sqlite, nil, "persist = db.sqlite3"},
+		{"as it did", "DATABASES = {\n  'default': {\n    'ENGINE': 'django.db.backends.sqlite3',\n    'NAME': os.path.join(BASE_DIR, 'db/main.sqlite3'),\n}}\n", nil, "persist = db/main.sqlite3"},
+		{"kept", sqlite, []string{"db.sqlite3"}, ""},
+		{"its directory is kept", strings.Replace(sqlite, "db.sqlite3", "var/db.sqlite3", 1), []string{"var"}, ""},
+		{"in the data", strings.Replace(sqlite, "BASE_DIR /", "DATA /", 1), nil, ""},
+		{"absolute", strings.Replace(sqlite, "BASE_DIR / \"", "\"/var/lib/", 1), nil, ""},
+		{"in memory", strings.Replace(sqlite, "BASE_DIR / \"db.sqlite3\"", "\":memory:\"", 1), nil, ""},
+		{"another engine", strings.Replace(sqlite, "sqlite3", "postgresql", 1), nil, ""},
+		{"a variable's", "DATABASES = {'default': env.db()}", nil, ""},
+	} {
+		src := tree(t, "manage.py", managePy, "mysite/settings.py", c.settings)
+		got := strings.Join(python.New(nil, python.Options{}).Advise(&config.App{Name: "blog", Persist: c.persist}, src, deployer.EntryPoint{Framework: "Django"}), "\n")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q", c.name, got)
 		}

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
+	"scotch/config"
 	"scotch/deployer"
 )
 
@@ -70,4 +72,45 @@ func (f *finder) settingsFiles(module string) []string {
 		}
 	}
 	return files
+}
+
+// sqliteFile matches the NAME of a database that lies in the source, as
+// startproject writes it, and as it did before Django 3.1.
+var sqliteFile = regexp.MustCompile(`['"]NAME['"]\s*:\s*(?:str\(\s*)?(?:BASE_DIR\s*/\s*|os\.path\.join\(\s*BASE_DIR\s*,\s*)?['"]([\w][\w./-]*)['"]`)
+
+// Advise implements deployer.Adviser: a database in a release's source is not in
+// the next release.
+func (t *Toolchain) Advise(app *config.App, src string, e deployer.EntryPoint) []string {
+	if e.Framework != "Django" {
+		return nil
+	}
+	s, err := openSource(src)
+	if err != nil {
+		return nil
+	}
+	defer s.Close()
+	f := finder{s: s, app: app.Name}
+	text, _ := f.s.text("manage.py")
+	m := settingsEnv.FindStringSubmatch(text)
+	if m == nil {
+		return nil
+	}
+	file, ok := f.moduleFile(m[1]) // the one that counts, not those beside it
+	if !ok {
+		return nil
+	}
+	text, _ = f.s.text(file)
+	value := parseModule(text).assigned["DATABASES"]
+	if !strings.Contains(value, "django.db.backends.sqlite3") || strings.Contains(value, "environ") {
+		return nil
+	}
+	db := sqliteFile.FindStringSubmatch(value)
+	if db == nil {
+		return nil
+	}
+	name := path.Clean(db[1])
+	if slices.ContainsFunc(app.Persist, func(p string) bool { return p == name || strings.HasPrefix(name, strings.TrimSuffix(p, "/")+"/") }) {
+		return nil
+	}
+	return []string{fmt.Sprintf("the database %q of %s lies in the release's source, and is not in the next one; in scotch.cfg this keeps it:\n  [app]\n  persist = %s", name, file, name)}
 }
