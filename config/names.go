@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -20,22 +19,22 @@ import (
 // uWSGI expands %x, $(…) and @(…) in the values of its ini files.
 
 var (
-	namePattern        = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,39}$`)
-	envPattern         = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	userPattern        = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	idPattern          = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	labelPattern       = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`) // also what an app's name may be
-	prefixPattern      = regexp.MustCompile(`^/([A-Za-z0-9._-]+/)*$`)
-	healthPattern      = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*$`)
-	relativePattern    = regexp.MustCompile(`^[A-Za-z0-9._@+/-]+$`)
-	interpreterPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._+-]*$`)
-	entryPattern       = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_.]*(\(\))?)?$`)
-	scpPattern         = regexp.MustCompile(`^([A-Za-z0-9_.-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:[^:\s]\S*$`)
+	namePattern        = pattern(`^[a-z][a-z0-9_-]{0,39}$`)
+	envPattern         = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	userPattern        = pattern(`^[a-z_][a-z0-9_-]{0,31}$`)
+	idPattern          = pattern(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	labelPattern       = pattern(`^[a-z0-9][a-z0-9_-]{0,62}$`) // also what an app's name may be
+	prefixPattern      = pattern(`^/([A-Za-z0-9._-]+/)*$`)
+	healthPattern      = pattern(`^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*$`)
+	relativePattern    = pattern(`^[A-Za-z0-9._@+/-]+$`)
+	interpreterPattern = pattern(`^[A-Za-z0-9_][A-Za-z0-9._+-]*$`)
+	entryPattern       = pattern(`^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_.]*(\(\))?)?$`)
+	scpPattern         = pattern(`^([A-Za-z0-9_.-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:[^:\s]\S*$`)
 )
 
 // ValidName tells whether a name may be an app's: ^[a-z][a-z0-9_-]{0,39}$.
 func ValidName(name string) error {
-	if namePattern.MatchString(name) {
+	if namePattern().MatchString(name) {
 		return nil
 	}
 	shown := name
@@ -47,7 +46,7 @@ func ValidName(name string) error {
 
 // ValidEnvName tells whether a name may be an environment variable's.
 func ValidEnvName(name string) error {
-	if !envPattern.MatchString(name) {
+	if !envPattern().MatchString(name) {
 		return fmt.Errorf("%q is no name for an environment variable\nuse letters, digits and _, not a digit first", name)
 	}
 	return nil
@@ -85,7 +84,7 @@ func parsePath(s string) (string, error) {
 
 // parseRelative takes a path inside some directory: slash-separated, never out of it.
 func parseRelative(s string) (string, error) {
-	if !relativePattern.MatchString(s) || path.IsAbs(s) || strings.HasPrefix(s, "-") {
+	if !relativePattern().MatchString(s) || path.IsAbs(s) || strings.HasPrefix(s, "-") {
 		return "", fmt.Errorf("must be a relative path of letters, digits and . _ - + @ /, not %q", s)
 	}
 	for part := range strings.SplitSeq(s, "/") {
@@ -159,7 +158,7 @@ func parseSource(s string) (string, error) {
 	if filepath.IsAbs(s) {
 		return filepath.Clean(s), nil
 	}
-	if scpPattern.MatchString(s) && !strings.Contains(s, "::") {
+	if scpPattern().MatchString(s) && !strings.Contains(s, "::") {
 		return s, nil
 	}
 	return "", fmt.Errorf("%q is neither a git URL nor an absolute path\nthe server reads it, in no particular directory and with no home: write the whole path", s)
@@ -193,7 +192,7 @@ func parseHost(s string) (string, error) {
 	}
 	ok := h != "" && len(h) <= 253
 	for label := range strings.SplitSeq(h, ".") {
-		ok = ok && labelPattern.MatchString(label)
+		ok = ok && labelPattern().MatchString(label)
 		if code, puny := strings.CutPrefix(label, "xn--"); puny && !validPunycode(code) {
 			return "", fmt.Errorf("the host %q has %q in it, which is no punycode\nwrite what the name is registered as", s, label)
 		}
@@ -261,7 +260,7 @@ func parsePrefix(s string) (string, error) {
 
 // checkURLPath checks a URL path that ends with a slash; written is how a person wrote it.
 func checkURLPath(p, written string) error {
-	if !prefixPattern.MatchString(p) || strings.Contains(p, "/./") || strings.Contains(p, "/../") {
+	if !prefixPattern().MatchString(p) || strings.Contains(p, "/./") || strings.Contains(p, "/../") {
 		return fmt.Errorf("must be a path such as / or /shop/, of letters, digits and . _ -, not %q", written)
 	}
 	return nil
@@ -291,14 +290,14 @@ func parseStatic(url, value string) (Static, error) {
 }
 
 func parseHealthPath(s string) (string, error) {
-	if !healthPattern.MatchString(s) {
+	if !healthPattern().MatchString(s) {
 		return "", fmt.Errorf("must be a path that begins with /, not %q", s)
 	}
 	return s, nil
 }
 
 func parseUser(s string) (string, error) {
-	if !userPattern.MatchString(s) {
+	if !userPattern().MatchString(s) {
 		return "", fmt.Errorf("%q is no name for a user or group of the system", s)
 	}
 	return s, nil
@@ -325,14 +324,14 @@ func parseInterpreter(s string) (string, error) {
 	if filepath.IsAbs(s) {
 		return parsePath(s)
 	}
-	if !interpreterPattern.MatchString(s) {
+	if !interpreterPattern().MatchString(s) {
 		return "", fmt.Errorf("must be a program's name such as python3.11, or an absolute path, not %q", s)
 	}
 	return s, nil
 }
 
 func parseEntryPoint(s string) (string, error) {
-	if !entryPattern.MatchString(s) || strings.Contains(s, "..") {
+	if !entryPattern().MatchString(s) || strings.Contains(s, "..") {
 		return "", fmt.Errorf("must be MODULE:CALLABLE, with () for a factory, not %q\nfor the application in blog/wsgi.py write blog.wsgi:application; what lies in another directory needs [app] root = DIRECTORY", s)
 	}
 	return s, nil

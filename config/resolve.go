@@ -48,7 +48,7 @@ func (s *Site) App(name string, o AppOptions) (*App, error) {
 	if id == "" {
 		id = Current
 	}
-	if !idPattern.MatchString(id) {
+	if !idPattern().MatchString(id) {
 		return nil, fmt.Errorf("%q is no id of an instance", id)
 	}
 	v := s.merge()

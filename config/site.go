@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -263,7 +262,7 @@ func (t *typed) fail(section, key string, err error) {
 	problem, hint, _ := strings.Cut(err.Error(), "\n")
 	if isSecret(section) {
 		problem, hint = "the value can't be used", ""
-	} else if raw, _ := t.v.raw(ref{section, key}); commentBehind.MatchString(raw) {
+	} else if raw, _ := t.v.raw(ref{section, key}); commentBehind().MatchString(raw) {
 		hint = strings.TrimPrefix(hint+"\na comment stands on a line of its own: behind a value # and ; are part of it", "\n")
 	}
 	t.errs.add(t.v.errorAt(ref{section, key}, problem, hint))
@@ -317,7 +316,7 @@ func (t *typed) dirMode(mode string) fs.FileMode {
 
 // commentBehind is what would be an inline comment, which configparser does not
 // have by default.
-var commentBehind = regexp.MustCompile(`(?m)\s[#;]`)
+var commentBehind = pattern(`(?m)\s[#;]`)
 
 func text(s string) (string, error) { return s, nil }
 

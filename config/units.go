@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -34,11 +33,11 @@ func parseBool(s string) (bool, error) {
 	return false, fmt.Errorf("must be on or off, not %q", s)
 }
 
-var sizePattern = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?$`)
+var sizePattern = pattern(`^([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?$`)
 
 // parseSize reads a number of bytes: 500, 100k, 1.5g; k is 1024.
 func parseSize(s string) (int64, error) {
-	m := sizePattern.FindStringSubmatch(strings.ToLower(s))
+	m := sizePattern().FindStringSubmatch(strings.ToLower(s))
 	if m == nil {
 		return 0, fmt.Errorf("must be a size such as 500k, 100m or 2g, not %q", s)
 	}
@@ -53,8 +52,8 @@ func parseSize(s string) (int64, error) {
 }
 
 var (
-	secondsPattern = regexp.MustCompile(`^[0-9]+(?:\.[0-9]+)?$`)
-	daysPattern    = regexp.MustCompile(`^([0-9]+)d$`)
+	secondsPattern = pattern(`^[0-9]+(?:\.[0-9]+)?$`)
+	daysPattern    = pattern(`^([0-9]+)d$`)
 )
 
 // longest keeps durations far from overflow, also when they are added up.
@@ -64,10 +63,10 @@ const longest = 10 * 365 * 24 * time.Hour
 func parseDuration(least time.Duration) func(string) (time.Duration, error) {
 	return func(s string) (time.Duration, error) {
 		t := strings.ReplaceAll(strings.ToLower(s), " ", "")
-		if secondsPattern.MatchString(t) {
+		if secondsPattern().MatchString(t) {
 			t += "s"
 		}
-		if m := daysPattern.FindStringSubmatch(t); m != nil {
+		if m := daysPattern().FindStringSubmatch(t); m != nil {
 			if n, err := strconv.Atoi(m[1]); err == nil && n < 10000 {
 				t = fmt.Sprintf("%dh", 24*n)
 			}

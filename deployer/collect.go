@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -107,8 +106,8 @@ func collectTrouble(err error, said []string) string {
 
 // What a [static] line could say too.
 var (
-	collectedURL  = regexp.MustCompile(`\A/([A-Za-z0-9._-]+/)+\z`)
-	collectedPath = regexp.MustCompile(`\A[A-Za-z0-9_+@][A-Za-z0-9._+@-]*(/[A-Za-z0-9._+@-]+)*\z`)
+	collectedURL  = pattern(`\A/([A-Za-z0-9._-]+/)+\z`)
+	collectedPath = pattern(`\A[A-Za-z0-9_+@][A-Za-z0-9._+@-]*(/[A-Za-z0-9._+@-]+)*\z`)
 )
 
 // mapCollected notes where the web server is to answer with what was collected,
@@ -143,7 +142,7 @@ func (op *operation) mapCollected(a *config.App, rec *Record, src string, told *
 		return done + ", served by WhiteNoise"
 	case strings.Contains(url, "//") || url == "/":
 		return done + ", served at " + told.URL
-	case !collectedURL.MatchString(url) || !collectedPath.MatchString(rel):
+	case !collectedURL().MatchString(url) || !collectedPath().MatchString(rel):
 		op.report.Note("note: the web server can't map STATIC_URL %q to %q: letters, digits and . _ - alone", told.URL, told.Root)
 		return done
 	}

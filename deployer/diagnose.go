@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 
 	"scotch/config"
 )
@@ -79,7 +78,7 @@ func (op *operation) unhealthy(a *config.App, rec *Record, status int, host stri
 
 // colour matches the sequences that colour text and move the cursor (ECMA-48, 5.4),
 // which logging for a terminal leaves in logs.
-var colour = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]")
+var colour = pattern("\x1b\\[[0-?]*[ -/]*[@-~]")
 
 // damagedVenv tells whether a virtualenv lacks what none can be without.
 func damagedVenv(dir string) bool {

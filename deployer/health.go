@@ -204,7 +204,7 @@ func (op *operation) showLog(plan *Plan, title string) shownLog {
 		return shownLog{}
 	}
 	for i, l := range all {
-		all[i] = colour.ReplaceAllString(l, "")
+		all[i] = colour().ReplaceAllString(l, "")
 	}
 	lines := all
 	if r, ok := op.d.AppServer.(LogReader); ok {

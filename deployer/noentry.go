@@ -20,7 +20,7 @@ func (op *operation) noEntryPoint(a *config.App, src string, err error) error {
 	for _, dir := range none.Below {
 		plain := true
 		for part := range strings.SplitSeq(dir, "/") {
-			plain = plain && plainName.MatchString(part)
+			plain = plain && plainName().MatchString(part)
 		}
 		if plain {
 			lines = append(lines, fmt.Sprintf("%s config %s set root=%s", op.d.SSH, op.app, path.Clean(dir)))

@@ -3,7 +3,6 @@ package deployer
 import (
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -15,7 +14,7 @@ type processType struct{ name, line string }
 
 // procfileLine is how Heroku reads one
 // (https://devcenter.heroku.com/articles/procfile#procfile-format).
-var procfileLine = regexp.MustCompile(`(?m)^([A-Za-z0-9_-]+)[ \t]*:[ \t]*(.*?)[ \t\r]*$`)
+var procfileLine = pattern(`(?m)^([A-Za-z0-9_-]+)[ \t]*:[ \t]*(.*?)[ \t\r]*$`)
 
 // procfile reads the Procfile of a source, nothing where it has none.
 func procfile(src string) []processType {
@@ -34,7 +33,7 @@ func procfile(src string) []processType {
 		return nil
 	}
 	var all []processType
-	for _, m := range procfileLine.FindAllStringSubmatch(string(text), -1) {
+	for _, m := range procfileLine().FindAllStringSubmatch(string(text), -1) {
 		all = append(all, processType{m[1], m[2]})
 	}
 	return all

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -146,7 +145,7 @@ func (op *operation) afterInstall(a *config.App, deps Dependencies, out *lineWri
 }
 
 // plainName is a directory that needs no quotes.
-var plainName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
+var plainName = pattern(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
 
 // tellBelow names a directory of the source that looks like the app where nothing
 // at the top does.
@@ -165,7 +164,7 @@ func (op *operation) tellBelow(a *config.App, src string) {
 	}
 	for _, e := range entries {
 		for _, name := range []string{"requirements.txt", "pyproject.toml", "Pipfile", "manage.py"} {
-			if e.IsDir() && plainName.MatchString(e.Name()) && isThere(filepath.Join(src, e.Name(), name)) {
+			if e.IsDir() && plainName().MatchString(e.Name()) && isThere(filepath.Join(src, e.Name(), name)) {
 				op.report.Note("note: %s is in %q, not at the top; if the app is there: %s config %s set root=%s", name, e.Name(), op.d.SSH, op.app, e.Name())
 				return
 			}

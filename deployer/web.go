@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -228,7 +227,7 @@ func (p *publication) restore() error {
 }
 
 // inFile finds the file that a web server's check complains of.
-var inFile = regexp.MustCompile(` in (/\S+?):(\d+)`)
+var inFile = pattern(` in (/\S+?):(\d+)`)
 
 func (d *Deployer) testAndReload(ctx context.Context, ours []string) error {
 	if err := d.testWeb(ctx, ours); err != nil {
@@ -255,7 +254,7 @@ func (d *Deployer) testWeb(ctx context.Context, ours []string) error {
 		if e, ok := d.WebServer.(Explainer); ok {
 			explained = e.Explain(out.String()) != ""
 		}
-		if m := inFile.FindStringSubmatch(out.String()); m != nil && !explained && !slices.Contains(ours, m[1]) {
+		if m := inFile().FindStringSubmatch(out.String()); m != nil && !explained && !slices.Contains(ours, m[1]) {
 			return fmt.Errorf("%s refuses its configuration: %s\nthe culprit is %s line %s, which is not a file of this app: mend it, then try again", d.webName(), why, m[1], m[2])
 		}
 		next := neutralLines(out.String())

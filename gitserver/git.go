@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -46,7 +45,7 @@ type GitOptions struct {
 
 // protocolRE is what GIT_PROTOCOL may be: the only thing that a client's
 // environment is used for (git(1), GIT_PROTOCOL).
-var protocolRE = regexp.MustCompile(`^version=[0-2]$`)
+var protocolRE = pattern(`^version=[0-2]$`)
 
 func (o *GitOptions) hooks() string { return filepath.Join(o.Dir, "hooks") }
 

@@ -59,7 +59,7 @@ func (s *screened) Accept() (gossh.Channel, <-chan *gossh.Request, error) {
 				// The one variable that git needs, once.
 				var kv struct{ Name, Value string }
 				pass = !protocol && gossh.Unmarshal(r.Payload, &kv) == nil &&
-					kv.Name == "GIT_PROTOCOL" && protocolRE.MatchString(kv.Value)
+					kv.Name == "GIT_PROTOCOL" && protocolRE().MatchString(kv.Value)
 				protocol = protocol || pass
 			case "eow@openssh.com":
 				// The client can't write what we send any more, as in

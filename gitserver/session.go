@@ -197,7 +197,7 @@ func (s *session) unsound(app string) int {
 // the oldest. Only a value that protocolRE matches gets here.
 func (s *session) protocol() string {
 	for _, kv := range s.Environ() {
-		if v, ok := strings.CutPrefix(kv, "GIT_PROTOCOL="); ok && protocolRE.MatchString(v) {
+		if v, ok := strings.CutPrefix(kv, "GIT_PROTOCOL="); ok && protocolRE().MatchString(v) {
 			return v
 		}
 	}

@@ -65,7 +65,7 @@ func receiveForSuite(args []string) int {
 		service: receivePack, options: options, dir: dir, hook: theirs, copying: &copying,
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 	}
-	if v := os.Getenv("GIT_PROTOCOL"); protocolRE.MatchString(v) {
+	if v := os.Getenv("GIT_PROTOCOL"); protocolRE().MatchString(v) {
 		run.protocol = v
 	}
 	status, err := o.run(context.Background(), run)

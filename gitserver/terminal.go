@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"regexp"
 	"sync"
 	"sync/atomic"
 
@@ -27,7 +26,7 @@ type Terminal struct {
 }
 
 // termRE is what may become $TERM of a command: names of terminfo(5).
-var termRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$`)
+var termRE = pattern(`^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$`)
 
 // terminal is what a channel knows of its client's terminal.
 type terminal struct {
@@ -46,7 +45,7 @@ func requestTerminal(payload []byte) *terminal {
 	if gossh.Unmarshal(payload, &r) != nil {
 		return nil
 	}
-	if !termRE.MatchString(r.Term) {
+	if !termRE().MatchString(r.Term) {
 		r.Term = "dumb"
 	}
 	t := &terminal{name: r.Term, sizes: make(chan unix.Winsize, 1)}

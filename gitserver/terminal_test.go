@@ -116,7 +116,7 @@ func FuzzRequestTerminal(f *testing.F) {
 		if term == nil {
 			return
 		}
-		if !termRE.MatchString(term.name) {
+		if !termRE().MatchString(term.name) {
 			t.Errorf("$TERM is %q", term.name)
 		}
 		term.change(payload)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -101,13 +100,13 @@ func holdsVariables(section string) bool { return section == "env" || section ==
 
 // reference is ${key} or ${section:key}, as configparser's extended
 // interpolation has it. That $${ is none of them does not matter here.
-var reference = regexp.MustCompile(`\$\{([^}]*)\}`)
+var reference = pattern(`\$\{([^}]*)\}`)
 
 func isSecret(e deployer.Setting, secret map[string]bool) bool {
 	if holdsVariables(e.Section) {
 		return true
 	}
-	for _, m := range reference.FindAllStringSubmatch(e.Raw, -1) {
+	for _, m := range reference().FindAllStringSubmatch(e.Raw, -1) {
 		section, key, ok := strings.Cut(m[1], ":")
 		if !ok {
 			section, key = e.Section, m[1]

@@ -3,7 +3,6 @@ package git
 import (
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -126,18 +125,18 @@ func (g *Git) keyAdvice(app string) string {
 }
 
 // offending is how ssh says where the key is that it knows the host by.
-var offending = regexp.MustCompile(`Offending \S+ key in (\S+):(\d+)`)
+var offending = pattern(`Offending \S+ key in (\S+):(\d+)`)
 
 // presented is the fingerprint of the key that a host has now, in ssh's warning.
-var presented = regexp.MustCompile(`SHA256:[A-Za-z0-9+/]+`)
+var presented = pattern(`SHA256:[A-Za-z0-9+/]+`)
 
 // changedHostKey says how a new host key is accepted.
 func changedHostKey(e *gitError) string {
 	text := "somebody may be between, or the host has a new key"
-	if f := presented.FindString(e.all); f != "" {
+	if f := presented().FindString(e.all); f != "" {
 		text += ", " + f
 	}
-	m := offending.FindStringSubmatch(e.all)
+	m := offending().FindStringSubmatch(e.all)
 	if m == nil {
 		return text + "\nif its owner says so, take the old one out of known_hosts, and deploy again"
 	}

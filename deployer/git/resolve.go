@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -43,8 +42,8 @@ func (g *Git) Resolve(ctx context.Context, app *config.App, ref string, out io.W
 }
 
 var (
-	release   = regexp.MustCompile(`^v[0-9]+$`)
-	shortName = regexp.MustCompile(`^[0-9a-fA-F]{4,40}$`)
+	release   = pattern(`^v[0-9]+$`)
+	shortName = pattern(`^[0-9a-fA-F]{4,40}$`)
 )
 
 // find returns the name of the commit that ref names among the refs below under.
@@ -62,7 +61,7 @@ func (g *Git) find(ctx context.Context, app *config.App, under, ref string) (str
 			names = append(names, ref)
 		} else {
 			names = append(names, under+"heads/"+ref, under+"tags/"+ref)
-			if release.MatchString(ref) {
+			if release().MatchString(ref) {
 				names = append(names, "refs/releases/"+ref)
 			}
 		}
@@ -89,7 +88,7 @@ func (g *Git) find(ctx context.Context, app *config.App, under, ref string) (str
 			return g.peel(ctx, app.Name, id, n)
 		}
 	}
-	if shortName.MatchString(ref) {
+	if shortName().MatchString(ref) {
 		return g.peel(ctx, app.Name, strings.ToLower(ref), ref)
 	}
 	return "", notFound(app, ref, names)

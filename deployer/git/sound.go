@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -75,8 +74,8 @@ func (g *Git) Sound(app string) error {
 }
 
 var (
-	headerPattern = regexp.MustCompile(`^\[([A-Za-z0-9-]+)(?: "([^"\\]*)")?\]$`)
-	optionPattern = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9-]*)(?:[ \t]*=[ \t]*(.*))?$`)
+	headerPattern = pattern(`^\[([A-Za-z0-9-]+)(?: "([^"\\]*)")?\]$`)
+	optionPattern = pattern(`^([A-Za-z][A-Za-z0-9-]*)(?:[ \t]*=[ \t]*(.*))?$`)
 )
 
 // harmful is what is wrong with a repository's configuration, "" for nothing,
@@ -91,11 +90,11 @@ func harmful(text string) (what, hint string) {
 			continue
 		}
 		odd := strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f || r == '\uFEFF' })
-		if m := headerPattern.FindStringSubmatch(line); m != nil && !odd {
+		if m := headerPattern().FindStringSubmatch(line); m != nil && !odd {
 			section, sub = strings.ToLower(m[1]), m[2]
 			continue
 		}
-		m := optionPattern.FindStringSubmatch(line)
+		m := optionPattern().FindStringSubmatch(line)
 		if m == nil || odd || section == "" || strings.HasSuffix(line, `\`) {
 			return fmt.Sprintf("%q is no line that scotch is sure to read as git does", line), "mend %s"
 		}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +28,7 @@ type source struct {
 }
 
 // scpLike is git's short form of an ssh address, HOST:PATH with or without a user.
-var scpLike = regexp.MustCompile(`^([^/:@]+@)?([A-Za-z0-9][^/:]*):.`)
+var scpLike = pattern(`^([^/:@]+@)?([A-Za-z0-9][^/:]*):.`)
 
 // parseSource refuses what git would take for an option, a helper program or a
 // path that depends on where it runs.
@@ -48,8 +47,8 @@ func parseSource(src string) (*source, error) {
 		s.path = src
 		return s, nil
 	case strings.Contains(src, "::"):
-	case scpLike.MatchString(src):
-		s.ssh, s.host = true, scpLike.FindStringSubmatch(src)[2]
+	case scpLike().MatchString(src):
+		s.ssh, s.host = true, scpLike().FindStringSubmatch(src)[2]
 		return s, nil
 	}
 	return nil, fmt.Errorf("[app] src is %q: neither an address nor an absolute path\nexamples: https://example.org/blog.git, git@example.org:me/blog, /srv/git/blog.git", src)

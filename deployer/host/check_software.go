@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -25,14 +24,14 @@ func (m *Machine) checkPackages(ctx context.Context, f *findings) {
 	f.wrong(mend, "missing: %s", strings.Join(missing, ", "))
 }
 
-var gitVersion = regexp.MustCompile(`(\d+)\.(\d+)`)
+var gitVersion = pattern(`(\d+)\.(\d+)`)
 
 func (m *Machine) checkGit(ctx context.Context, f *findings) {
 	if !has("git") {
 		return // one of the packages
 	}
 	out, err := m.output(ctx, "git", "--version")
-	v := gitVersion.FindStringSubmatch(out)
+	v := gitVersion().FindStringSubmatch(out)
 	if err != nil || v == nil {
 		f.wrong("apt-get install --reinstall git", "git does not say its version: %v", err)
 		return
@@ -63,7 +62,7 @@ func (m *Machine) checkUWSGI(ctx context.Context, f *findings) {
 		f.wrong(mend, "%s can't load its plugin %s: %s", find(program), plugin, deployer.FirstLine(err.Error()))
 		return
 	}
-	theirs := gitVersion.FindString(lastLine(out))
+	theirs := gitVersion().FindString(lastLine(out))
 	ours, err := m.output(ctx, systemPython, "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
 	if err == nil && theirs != ours {
 		f.wrong(mend, "uWSGI's plugin %s runs Python %s, and %s is Python %s", plugin, theirs, systemPython, ours)

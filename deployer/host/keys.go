@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -23,7 +22,7 @@ type AdminKey struct {
 	From        string // the file that it was found in
 }
 
-var keyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
+var keyName = pattern(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
 
 // ReadAdminKeys reads the public keys in a file, one a line, as .pub files and
 // authorized_keys have them. A key without a comment that can be a name gets
@@ -52,7 +51,7 @@ func ReadAdminKeys(path, name string) (keys []AdminKey, skipped []string, err er
 			continue
 		}
 		k := AdminKey{Name: name, Line: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))), Fingerprint: ssh.FingerprintSHA256(key), From: path}
-		if keyName.MatchString(comment) {
+		if keyName().MatchString(comment) {
 			k.Name = comment
 		}
 		keys = append(keys, k)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -156,7 +155,7 @@ func (m *Machine) nginxMaster() int {
 // includes are the patterns of files that nginx reads, made absolute.
 type includes []string
 
-var includeLine = regexp.MustCompile(`(?m)^[^#\n]*?\binclude\s+("[^"\n]*"|'[^'\n]*'|[^\s;]+)\s*;`)
+var includeLine = pattern(`(?m)^[^#\n]*?\binclude\s+("[^"\n]*"|'[^'\n]*'|[^\s;]+)\s*;`)
 
 // includes reads nginx.conf and what it includes. It does not ask nginx, which
 // tells nothing of a configuration with a mistake.
@@ -178,7 +177,7 @@ func (m *Machine) includes(root string) (includes, error) {
 			}
 			continue // nginx -t tells of it
 		}
-		for _, match := range includeLine.FindAllSubmatch(text, -1) {
+		for _, match := range includeLine().FindAllSubmatch(text, -1) {
 			pattern := strings.Trim(string(match[1]), `"'`)
 			if !filepath.IsAbs(pattern) {
 				pattern = filepath.Join(root, pattern)
@@ -205,14 +204,14 @@ func (in includes) site(dir string) bool { return in.matches(filepath.Join(dir, 
 
 // foreignDefault is a file that is not scotch's with the default server of a
 // port 80, "" where none is.
-var defaultServer = regexp.MustCompile(`(?m)^[^#\n]*\blisten\s+[^;#\n]*\bdefault_server\b`)
+var defaultServer = pattern(`(?m)^[^#\n]*\blisten\s+[^;#\n]*\bdefault_server\b`)
 
 func (m *Machine) foreignDefaults() (files []string) {
 	for _, pattern := range []string{filepath.Join(m.nginxPath("config_path"), "conf.d/*.conf"), filepath.Join(m.nginxPath("sites_path"), "*")} {
 		found, _ := filepath.Glob(pattern)
 		for _, path := range found {
 			text, err := os.ReadFile(path)
-			if err == nil && !strings.HasPrefix(filepath.Base(path), "scotch-") && defaultServer.Match(text) {
+			if err == nil && !strings.HasPrefix(filepath.Base(path), "scotch-") && defaultServer().Match(text) {
 				files = append(files, deployer.Neutral(path))
 			}
 		}

@@ -136,7 +136,7 @@ func caller() (string, error) {
 		return "", fmt.Errorf("finding out which group nginx is to run as: %w", err)
 	}
 	for _, name := range []string{u.Username, g.Name} {
-		if !userName.MatchString(name) {
+		if !userName().MatchString(name) {
 			return "", fmt.Errorf("nginx can't run as %q: the name has characters that its configuration does not take", name)
 		}
 	}
@@ -186,7 +186,7 @@ func readSettings(get func(key string) (string, error)) (settings, error) {
 			errs.add(fmt.Errorf("[nginx] %s is empty\nname a command, or remove the line for the default", key))
 		}
 	}
-	if s.group != "" && !userName.MatchString(s.group) {
+	if s.group != "" && !userName().MatchString(s.group) {
 		errs.add(fmt.Errorf("[nginx] group %q is no name of a group", s.group))
 	}
 	if m, err := strconv.ParseUint(mode, 8, 32); err != nil || m > 0o777 {

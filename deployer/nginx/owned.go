@@ -3,7 +3,6 @@ package nginx
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 )
 
 // Owned are the patterns of the files that Render makes: one for each domain,
@@ -23,28 +22,28 @@ func (n *NGINX) Logs() []string { return []string{n.failedLog} }
 
 var (
 	// upstream is the line of an app's file that says where its instances are.
-	upstream = regexp.MustCompile(`(?m)^\s*uwsgi_pass "unix:(/[^"]+)/[a-z][a-z0-9_-]*/current/run/[^"/]+";$`)
+	upstream = pattern(`(?m)^\s*uwsgi_pass "unix:(/[^"]+)/[a-z][a-z0-9_-]*/current/run/[^"/]+";$`)
 	// failing is the same of conf.d's file, as a regular expression.
-	failing = regexp.MustCompile(`unix:(/\S*)/\(\?<scotch_failed_app>`)
+	failing = pattern(`unix:(/\S*)/\(\?<scotch_failed_app>`)
 	// included is the line of a domain's file that includes its apps'.
-	included = regexp.MustCompile(`(?m)^\s*include "(/[^"]+/\*\.conf)";$`)
+	included = pattern(`(?m)^\s*include "(/[^"]+/\*\.conf)";$`)
 	// escaped is a character that regexp.QuoteMeta has put a backslash before.
-	escaped = regexp.MustCompile(`\\(.)`)
+	escaped = pattern(`\\(.)`)
 )
 
 // Instances tells whose a file is, by its content: the [paths] instances of the
 // site that wrote it, "" where it names none.
 func (n *NGINX) Instances(data []byte) string {
-	if m := upstream.FindSubmatch(data); m != nil {
+	if m := upstream().FindSubmatch(data); m != nil {
 		return string(m[1])
 	}
-	if m := failing.FindSubmatch(data); m != nil {
-		return escaped.ReplaceAllString(string(m[1]), "$1")
+	if m := failing().FindSubmatch(data); m != nil {
+		return escaped().ReplaceAllString(string(m[1]), "$1")
 	}
-	if m := included.FindSubmatch(data); m != nil {
+	if m := included().FindSubmatch(data); m != nil {
 		apps, _ := filepath.Glob(string(m[1])) // a checked path, with *.conf behind it
 		for _, path := range apps {
-			if text, err := os.ReadFile(path); err == nil && upstream.Match(text) {
+			if text, err := os.ReadFile(path); err == nil && upstream().Match(text) {
 				return n.Instances(text)
 			}
 		}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -86,12 +85,12 @@ func hostOf(a *config.App) string {
 }
 
 // unread is a complaint of a name that conf.d's file brings.
-var unread = regexp.MustCompile(`unknown "scotch_[a-z_]+" variable|unknown log format "scotch_`)
+var unread = pattern(`unknown "scotch_[a-z_]+" variable|unknown log format "scotch_`)
 
 // Explain tells what to do about a complaint of nginx's, "" where that is for
 // the complaint itself to say.
 func (n *NGINX) Explain(output string) string {
-	if !unread.MatchString(output) {
+	if !unread().MatchString(output) {
 		return ""
 	}
 	return fmt.Sprintf("nginx does not read %s: the http block of its nginx.conf must have\n    include %s;\nbefore it includes [nginx] sites_path", n.httpFile(), n.file("conf.d/*.conf"))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -16,17 +15,17 @@ import (
 // What may be written into nginx's configuration. Nothing here has a character
 // that means something to it: white space, quotes, $, ;, {, }, ~ or \.
 var (
-	appName  = regexp.MustCompile(`\A[a-z][a-z0-9_-]{0,39}\z`)
-	userName = regexp.MustCompile(`\A[A-Za-z0-9_][A-Za-z0-9._-]{0,31}\z`)
+	appName  = pattern(`\A[a-z][a-z0-9_-]{0,39}\z`)
+	userName = pattern(`\A[A-Za-z0-9_][A-Za-z0-9._-]{0,31}\z`)
 	// Letters and digits of any script: home directories have them.
-	pathName = regexp.MustCompile(`\A/[\p{L}\p{N}._+@=/-]*\z`)
-	relative = regexp.MustCompile(`\A[\p{L}\p{N}._+@=-]+(/[\p{L}\p{N}._+@=-]+)*\z`)
+	pathName = pattern(`\A/[\p{L}\p{N}._+@=/-]*\z`)
+	relative = pattern(`\A[\p{L}\p{N}._+@=-]+(/[\p{L}\p{N}._+@=-]+)*\z`)
 	// An underscore is no letter of a host's name, but one of an app's, and
 	// apps' names become labels. None begins with it, so that a file's name
 	// can say "wildcard" with it.
-	hostName = regexp.MustCompile(`\A(\*\.)?([a-z0-9][a-z0-9_-]{0,62}\.)*[a-z0-9][a-z0-9_-]{0,62}\z`)
-	urlPath  = regexp.MustCompile(`\A/([A-Za-z0-9._-]+/)*\z`)
-	globName = regexp.MustCompile(`\A/[\p{L}\p{N}._+@=*/-]*\z`)
+	hostName = pattern(`\A(\*\.)?([a-z0-9][a-z0-9_-]{0,62}\.)*[a-z0-9][a-z0-9_-]{0,62}\z`)
+	urlPath  = pattern(`\A/([A-Za-z0-9._-]+/)*\z`)
+	globName = pattern(`\A/[\p{L}\p{N}._+@=*/-]*\z`)
 )
 
 // socketMax is the length of sun_path in bytes, without the NUL that ends it
@@ -52,7 +51,7 @@ func (p problems) Error() string   { return errors.Join(p...).Error() }
 func (p problems) Unwrap() []error { return p }
 
 func checkPath(what, p string) error {
-	if !pathName.MatchString(p) {
+	if !pathName().MatchString(p) {
 		return fmt.Errorf("%s: nginx can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", what, p)
 	}
 	return nil
@@ -84,7 +83,7 @@ func errACME(u string) error { return fmt.Errorf("%q is kept for the challenges 
 func checkRoute(r deployer.Route) error {
 	var errs problems
 	a := r.App
-	if !appName.MatchString(a.Name) {
+	if !appName().MatchString(a.Name) {
 		return fmt.Errorf("%q is no name of an app", a.Name)
 	}
 	if len(a.Domains) == 0 {
@@ -126,14 +125,14 @@ func checkDomain(d string) error {
 	if d == "*" {
 		return nil
 	}
-	if len(d) > 253 || !hostName.MatchString(d) {
+	if len(d) > 253 || !hostName().MatchString(d) {
 		return fmt.Errorf("[app] domains: %q is no host\nuse a name such as blog.example.org, *.example.org for all below it, or * for every host", d)
 	}
 	return nil
 }
 
 func checkURL(what, u string) error {
-	bad := !urlPath.MatchString(u)
+	bad := !urlPath().MatchString(u)
 	for s := range strings.SplitSeq(u, "/") {
 		bad = bad || s == "." || s == ".."
 	}
@@ -157,7 +156,7 @@ func checkStatic(s config.Static) error {
 	if s.Data && p == "" {
 		return nil // all of the app's data, by its own choice
 	}
-	if !relative.MatchString(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
+	if !relative().MatchString(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
 		return fmt.Errorf("[static] %s: %q is no folder below the app's source\nuse a relative path of letters, digits and . _ + @ = - alone", s.URL, s.Path)
 	}
 	return nil
@@ -172,7 +171,7 @@ func checkInclude(p string) error {
 }
 
 func checkIncludePath(p string) error {
-	if p != "" && !globName.MatchString(p) {
+	if p != "" && !globName().MatchString(p) {
 		return fmt.Errorf("nginx can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", p)
 	}
 	return nil

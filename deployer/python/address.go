@@ -2,7 +2,6 @@ package python
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -44,7 +43,7 @@ func parseAddress(s string) (address, bool) {
 	return a, true
 }
 
-func (a address) vcs() bool { return vcsPattern.MatchString(a.scheme) }
+func (a address) vcs() bool { return vcsPattern().MatchString(a.scheme) }
 
 func (a address) String() string {
 	var b strings.Builder
@@ -88,10 +87,10 @@ func (a address) samePlace(b address) bool {
 
 // unsafe is what must not stand in a line of a requirements file: spaces end an
 // address, "${NAME}" is expanded, quotes and backslashes are read by some options.
-var unsafe = regexp.MustCompile(`[^A-Za-z0-9._~:/?#@!&()*+,;=%\[\]-]`)
+var unsafe = pattern(`[^A-Za-z0-9._~:/?#@!&()*+,;=%\[\]-]`)
 
 func escape(s string) string {
-	return unsafe.ReplaceAllStringFunc(s, func(c string) string {
+	return unsafe().ReplaceAllStringFunc(s, func(c string) string {
 		var b strings.Builder
 		for _, x := range []byte(c) {
 			fmt.Fprintf(&b, "%%%02X", x)
@@ -110,8 +109,8 @@ func readAddressed(text string) (addressedRequirement, bool) {
 	text, _, _ = strings.Cut(text, " --")
 	text, _, _ = strings.Cut(strings.TrimSpace(text), " ;")
 	var q addressedRequirement
-	if m := addressed.FindStringSubmatch(text); m != nil {
-		q.name, text = normal(namePattern.FindString(text)), m[1]
+	if m := addressed().FindStringSubmatch(text); m != nil {
+		q.name, text = normal(namePattern().FindString(text)), m[1]
 	}
 	var ok bool
 	if q.at, ok = parseAddress(strings.TrimSpace(text)); !ok {
@@ -119,7 +118,7 @@ func readAddressed(text string) (addressedRequirement, bool) {
 	}
 	for part := range strings.SplitSeq(q.at.fragment, "&") {
 		if egg, ok := strings.CutPrefix(part, "egg="); ok && q.name == "" {
-			q.name = normal(namePattern.FindString(egg))
+			q.name = normal(namePattern().FindString(egg))
 		}
 	}
 	return q, true

@@ -42,13 +42,13 @@ func (f *finder) wide() []deployer.EntryPoint {
 	var found []deployer.EntryPoint
 	for _, root := range f.roots() {
 		f.walk([]string{root}, func(dir string) bool {
-			if !identifier.MatchString(path.Base(dir)) || root == "." && !f.s.isFile(dir+"/__init__.py") {
+			if !identifier().MatchString(path.Base(dir)) || root == "." && !f.s.isFile(dir+"/__init__.py") {
 				return false
 			}
 			rel := strings.TrimPrefix(dir, "src/")
 			for _, entry := range f.s.list(dir) {
 				name, ok := strings.CutSuffix(entry.Name(), ".py")
-				if !ok || !identifier.MatchString(name) || strings.HasPrefix(name, "test_") {
+				if !ok || !identifier().MatchString(name) || strings.HasPrefix(name, "test_") {
 					continue
 				}
 				text, _ := f.s.text(path.Join(dir, entry.Name()))

@@ -3,7 +3,6 @@ package python
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,28 +19,28 @@ type unread struct {
 
 var (
 	// uv names the byte at which a requirement begins, or its line; pip the line.
-	unreadPosition = regexp.MustCompile("(?i)couldn't parse requirement in `([^`]+)` at position (\\d+)")
-	unreadPlace    = regexp.MustCompile(`Unexpected .*, expected .*: (\S+):(\d+):\d+$`)
-	unreadLine     = regexp.MustCompile(`Invalid requirement: .* \(from line (\d+) of ([^()]+)\)`)
-	unreadArgument = regexp.MustCompile("^(?i:error: )?(?:Failed to parse: `(.+)`|Invalid requirement: '(.+)')$")
+	unreadPosition = pattern("(?i)couldn't parse requirement in `([^`]+)` at position (\\d+)")
+	unreadPlace    = pattern(`Unexpected .*, expected .*: (\S+):(\d+):\d+$`)
+	unreadLine     = pattern(`Invalid requirement: .* \(from line (\d+) of ([^()]+)\)`)
+	unreadArgument = pattern("^(?i:error: )?(?:Failed to parse: `(.+)`|Invalid requirement: '(.+)')$")
 )
 
 // unreadable reads a line in which an installer blames a requirements file.
 func unreadable(line string) (unread, bool) {
 	line = strings.TrimSpace(line)
-	if m := unreadPosition.FindStringSubmatch(line); m != nil {
+	if m := unreadPosition().FindStringSubmatch(line); m != nil {
 		n, _ := strconv.Atoi(m[2])
 		return unread{file: m[1], position: n}, true
 	}
-	if m := unreadPlace.FindStringSubmatch(line); m != nil {
+	if m := unreadPlace().FindStringSubmatch(line); m != nil {
 		n, _ := strconv.Atoi(m[2])
 		return unread{file: m[1], line: n}, true
 	}
-	if m := unreadLine.FindStringSubmatch(line); m != nil {
+	if m := unreadLine().FindStringSubmatch(line); m != nil {
 		n, _ := strconv.Atoi(m[1])
 		return unread{file: m[2], line: n}, true
 	}
-	if m := unreadArgument.FindStringSubmatch(line); m != nil {
+	if m := unreadArgument().FindStringSubmatch(line); m != nil {
 		return unread{text: m[1] + m[2]}, true
 	}
 	return unread{}, false
@@ -75,22 +74,22 @@ func (u unread) hints(d *declaration, src string) []string {
 }
 
 var (
-	sshUnreached = regexp.MustCompile(`\bssh: (?:connect to host (\S+) port (\d+): (.+)|Could not resolve hostname ([^\s:]+): (.+))`)
-	gitUnreached = regexp.MustCompile(`fatal: unable to (?:access '([^']+)'|connect to ([^\s:]+)): ?(.*)`)
+	sshUnreached = pattern(`\bssh: (?:connect to host (\S+) port (\d+): (.+)|Could not resolve hostname ([^\s:]+): (.+))`)
+	gitUnreached = pattern(`fatal: unable to (?:access '([^']+)'|connect to ([^\s:]+)): ?(.*)`)
 )
 
 // unreached reads a line in which git says that it can't reach a repository: that
 // is no index, whatever the reason is like. The hint is "" where it is told already.
 func unreached(line string) (hint string, of bool) {
 	line = strings.TrimSpace(line)
-	if m := sshUnreached.FindStringSubmatch(line); m != nil {
+	if m := sshUnreached().FindStringSubmatch(line); m != nil {
 		host, why := m[4], m[5]
 		if m[1] != "" {
 			host, why = m[1]+" port "+m[2], m[3]
 		}
 		return fmt.Sprintf("git can't reach %s (%s): look at the repository's address; scotch key APP shows the key that must be let in there", host, why), true
 	}
-	if m := gitUnreached.FindStringSubmatch(line); m != nil {
+	if m := gitUnreached().FindStringSubmatch(line); m != nil {
 		why := ""
 		if m[3] != "" {
 			why = " (" + m[3] + ")"
@@ -101,9 +100,9 @@ func unreached(line string) (hint string, of bool) {
 }
 
 var (
-	killedPattern = regexp.MustCompile(`[Kk]illed signal terminated program|\(signal: 9\b|exit code: -9\b|died with <Signals\.SIGKILL|virtual memory exhausted|Cannot allocate memory|^MemoryError\b`)
-	headerPattern = regexp.MustCompile(`fatal error: ['"<]?([\w./+-]+\.(?:h|hh|hpp|hxx))['">]?(?:: No such file| file not found)`)
-	noisePattern  = regexp.MustCompile(`^Using (?:CPython|Python|PyPy) .*\benvironment at: `)
+	killedPattern = pattern(`[Kk]illed signal terminated program|\(signal: 9\b|exit code: -9\b|died with <Signals\.SIGKILL|virtual memory exhausted|Cannot allocate memory|^MemoryError\b`)
+	headerPattern = pattern(`fatal error: ['"<]?([\w./+-]+\.(?:h|hh|hpp|hxx))['">]?(?:: No such file| file not found)`)
+	noisePattern  = pattern(`^Using (?:CPython|Python|PyPy) .*\benvironment at: `)
 )
 
 // outOfMemory is the mend for a build that the kernel has killed.
@@ -115,10 +114,10 @@ func outOfMemory(l deployer.Limits) string {
 }
 
 var (
-	uvBuilds  = regexp.MustCompile(`^ *(Building|Built) (\S.*)$`)
-	pipTakes  = regexp.MustCompile(`^(?:Collecting|Processing|Obtaining) (\S+)`)
-	pipBuilds = regexp.MustCompile(`^ *((?:Getting requirements to build|Preparing (?:wheel |editable )?metadata|Building (?:wheel|editable) for|Running setup\.py)\b.*): (started|finished)\b`)
-	pipNames  = regexp.MustCompile(`\bfor (\S+)`)
+	uvBuilds  = pattern(`^ *(Building|Built) (\S.*)$`)
+	pipTakes  = pattern(`^(?:Collecting|Processing|Obtaining) (\S+)`)
+	pipBuilds = pattern(`^ *((?:Getting requirements to build|Preparing (?:wheel |editable )?metadata|Building (?:wheel|editable) for|Running setup\.py)\b.*): (started|finished)\b`)
+	pipNames  = pattern(`\bfor (\S+)`)
 )
 
 // maxBuilding is how many of them are remembered.
@@ -132,13 +131,13 @@ type builds struct {
 
 func (b *builds) read(line string) {
 	line = strings.TrimRight(line, "\r\n ")
-	if m := uvBuilds.FindStringSubmatch(line); m != nil && !strings.Contains(line, ": ") {
+	if m := uvBuilds().FindStringSubmatch(line); m != nil && !strings.Contains(line, ": ") {
 		b.set(m[2], m[1] == "Building")
-	} else if m := pipTakes.FindStringSubmatch(line); m != nil {
+	} else if m := pipTakes().FindStringSubmatch(line); m != nil {
 		b.taken = m[1]
-	} else if m := pipBuilds.FindStringSubmatch(line); m != nil {
+	} else if m := pipBuilds().FindStringSubmatch(line); m != nil {
 		what := b.taken
-		if n := pipNames.FindStringSubmatch(m[1]); n != nil {
+		if n := pipNames().FindStringSubmatch(m[1]); n != nil {
 			what = n[1]
 		}
 		b.set(what, m[2] == "started")

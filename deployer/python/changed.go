@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -112,7 +111,7 @@ func (t *Toolchain) differs(ctx context.Context, path, version string) (string, 
 	return "", nil
 }
 
-var threePart = regexp.MustCompile(`^\d+\.\d+(\.\d+)?`)
+var threePart = pattern(`^\d+\.\d+(\.\d+)?`)
 
 // otherVersion tells that packages of Python a are not there for Python b. What
 // is no version differs from nothing.
@@ -120,7 +119,7 @@ func otherVersion(a, b string) bool {
 	v, err1 := parseVersion(a)
 	w, err2 := parseVersion(b)
 	if err2 != nil { // virtualenv writes 3.11.2.final.0
-		w, err2 = parseVersion(threePart.FindString(b))
+		w, err2 = parseVersion(threePart().FindString(b))
 	}
 	if err1 != nil || err2 != nil {
 		return false
@@ -146,7 +145,7 @@ type lookKey struct {
 }
 
 // versionedName is what CPython is installed as: python3 is a link to it.
-var versionedName = regexp.MustCompile(`^python(3\.\d+)$`)
+var versionedName = pattern(`^python(3\.\d+)$`)
 
 // look returns what the interpreter at path is now. The program is started the
 // first time only, and never with the server's rights: its path may come from an
@@ -203,7 +202,7 @@ func (t *Toolchain) started(ctx context.Context, path string) (look, error) {
 		return look{broken: "does not work: " + deployer.FirstLine(err.Error())}, nil
 	}
 	// It could not be started, as one in a home that only its owner may enter.
-	if m := versionedName.FindStringSubmatch(filepath.Base(path)); m != nil {
+	if m := versionedName().FindStringSubmatch(filepath.Base(path)); m != nil {
 		return look{version: m[1]}, nil
 	}
 	return look{}, err

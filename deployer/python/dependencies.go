@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -121,14 +120,14 @@ func (h keyHash) add(parts ...string) {
 	}
 }
 
-var loginName = regexp.MustCompile(`(?i)(PASSWORD|USERNAME|TOKEN|SECRET|CREDENTIALS)`)
+var loginName = pattern(`(?i)(PASSWORD|USERNAME|TOKEN|SECRET|CREDENTIALS)`)
 
 // installerEnv is what of the app's configuration can change what an installer
 // does. Credentials are left out: a rotated password changes no package.
 func installerEnv(app *config.App) []string {
 	var out []string
 	add := func(v config.Var) {
-		if !loginName.MatchString(v.Name) {
+		if !loginName().MatchString(v.Name) {
 			out = append(out, v.Name+"="+mask(v.Value))
 		}
 	}
@@ -211,13 +210,13 @@ func (d *declaration) readUVLock(s source) error {
 	}
 	// uv writes the project itself as { virtual = "." } where it is no package,
 	// else, like each local package, as one of these.
-	if m := localInUVLock.FindString(string(d.files[0].content)); m != "" {
+	if m := localInUVLock().FindString(string(d.files[0].content)); m != "" {
 		d.mutable = "uv.lock: " + m
 	}
 	return nil
 }
 
-var localInUVLock = regexp.MustCompile(`(?m)^source = \{ (?:editable|directory|path) = .*$`)
+var localInUVLock = pattern(`(?m)^source = \{ (?:editable|directory|path) = .*$`)
 
 func (d *declaration) readRequirements(s source) error {
 	d.kind, d.from = listed, "requirements.txt"

@@ -2,7 +2,6 @@ package python
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -11,13 +10,13 @@ import (
 
 var (
 	// The words of CPython, the same from 3.6 on.
-	noModule = regexp.MustCompile(`^ModuleNotFoundError: No module named '([\w.]+)'`)
-	keyError = regexp.MustCompile(`^KeyError: '([A-Za-z_][A-Za-z0-9_]*)'$`)
-	environ  = regexp.MustCompile(`\benviron\b|<frozen os>|/os\.py"`)
+	noModule = pattern(`^ModuleNotFoundError: No module named '([\w.]+)'`)
+	keyError = pattern(`^KeyError: '([A-Za-z_][A-Za-z0-9_]*)'$`)
+	environ  = pattern(`\benviron\b|<frozen os>|/os\.py"`)
 	// Those of python-decouple and django-environ.
-	unsetVariable = regexp.MustCompile(`UndefinedValueError: (\w+) not found|ImproperlyConfigured: Set the (\w+) environment variable`)
+	unsetVariable = pattern(`UndefinedValueError: (\w+) not found|ImproperlyConfigured: Set the (\w+) environment variable`)
 	// What Flask (Werkzeug), Bottle and Django say when their own server runs, or can't.
-	ownServer = regexp.MustCompile(`^ ?\* (Running on http|Serving Flask app)|^Bottle v\S+ server starting|^Listening on http://|^Port \d+ is in use by another program|^Starting development server at http`)
+	ownServer = pattern(`^ ?\* (Running on http|Serving Flask app)|^Bottle v\S+ server starting|^Listening on http://|^Port \d+ is in use by another program|^Starting development server at http`)
 )
 
 // Diagnose implements deployer.Diagnoser.
@@ -25,20 +24,20 @@ func (t *Toolchain) Diagnose(f deployer.Failure) string {
 	// The last exception is the one that ended it.
 	for i := len(f.Lines) - 1; i >= 0; i-- {
 		l := strings.TrimSpace(f.Lines[i])
-		if m := noModule.FindStringSubmatch(l); m != nil {
+		if m := noModule().FindStringSubmatch(l); m != nil {
 			return missingModule(f, first(m[1]))
 		}
 		name := ""
-		if m := keyError.FindStringSubmatch(l); m != nil && slices.ContainsFunc(f.Lines[max(0, i-6):i], environ.MatchString) {
+		if m := keyError().FindStringSubmatch(l); m != nil && slices.ContainsFunc(f.Lines[max(0, i-6):i], environ().MatchString) {
 			name = m[1]
-		} else if m := unsetVariable.FindStringSubmatch(l); m != nil {
+		} else if m := unsetVariable().FindStringSubmatch(l); m != nil {
 			name = m[1] + m[2]
 		}
 		if name != "" {
 			return fmt.Sprintf("the app wants the variable %s: %s env %s set %s=VALUE\nthen %s", name, f.SSH, f.App, name, f.Again)
 		}
 	}
-	if slices.ContainsFunc(f.Lines, ownServer.MatchString) {
+	if slices.ContainsFunc(f.Lines, ownServer().MatchString) {
 		return "it starts a server of its own while it is imported, such as by app.run(): put that below this line, and " + f.Again + ":\n  if __name__ == \"__main__\":"
 	}
 	return ""

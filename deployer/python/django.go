@@ -3,7 +3,6 @@ package python
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -11,7 +10,7 @@ import (
 	"scotch/deployer"
 )
 
-var settingsEnv = regexp.MustCompile(`['"]DJANGO_SETTINGS_MODULE['"]\s*[,\]]\s*=?\s*['"]([\w.]+)['"]`)
+var settingsEnv = pattern(`['"]DJANGO_SETTINGS_MODULE['"]\s*[,\]]\s*=?\s*['"]([\w.]+)['"]`)
 
 // django follows manage.py to the settings and these to WSGI_APPLICATION
 // (https://docs.djangoproject.com/en/stable/ref/settings/#wsgi-application), or
@@ -21,7 +20,7 @@ func (f *finder) django() (deployer.EntryPoint, bool, error) {
 	if !ok {
 		return deployer.EntryPoint{}, false, nil
 	}
-	m := settingsEnv.FindStringSubmatch(text)
+	m := settingsEnv().FindStringSubmatch(text)
 	if m == nil {
 		return deployer.EntryPoint{}, false, nil
 	}
@@ -33,7 +32,7 @@ func (f *finder) django() (deployer.EntryPoint, bool, error) {
 			continue
 		}
 		value = strings.Trim(value[:pyStringEnd(value)], `"'`)
-		if i := strings.LastIndexByte(value, '.'); i > 0 && moduleName.MatchString(value) {
+		if i := strings.LastIndexByte(value, '.'); i > 0 && moduleName().MatchString(value) {
 			return deployer.EntryPoint{Module: value[:i], Callable: value[i+1:], Framework: "Django", Why: "detected: Django, " + name}, true, nil
 		}
 	}
@@ -46,7 +45,7 @@ func (f *finder) django() (deployer.EntryPoint, bool, error) {
 	}
 	var found []deployer.EntryPoint
 	for _, entry := range f.s.list(".") {
-		if name := entry.Name(); identifier.MatchString(name) && f.s.isFile(name+"/wsgi.py") {
+		if name := entry.Name(); identifier().MatchString(name) && f.s.isFile(name+"/wsgi.py") {
 			found = append(found, deployer.EntryPoint{Module: name + ".wsgi", Callable: "application", Framework: "Django", Why: "detected: Django, " + name + "/wsgi.py"})
 		}
 	}
@@ -76,7 +75,7 @@ func (f *finder) settingsFiles(module string) []string {
 
 // sqliteFile matches the NAME of a database that lies in the source, as
 // startproject writes it, and as it did before Django 3.1.
-var sqliteFile = regexp.MustCompile(`['"]NAME['"]\s*:\s*(?:str\(\s*)?(?:BASE_DIR\s*/\s*|os\.path\.join\(\s*BASE_DIR\s*,\s*)?['"]([\w][\w./-]*)['"]`)
+var sqliteFile = pattern(`['"]NAME['"]\s*:\s*(?:str\(\s*)?(?:BASE_DIR\s*/\s*|os\.path\.join\(\s*BASE_DIR\s*,\s*)?['"]([\w][\w./-]*)['"]`)
 
 // Advise implements deployer.Adviser: a database in a release's source is not in
 // the next release.
@@ -91,7 +90,7 @@ func (t *Toolchain) Advise(app *config.App, src string, e deployer.EntryPoint) [
 	defer s.Close()
 	f := finder{s: s, app: app.Name}
 	text, _ := f.s.text("manage.py")
-	m := settingsEnv.FindStringSubmatch(text)
+	m := settingsEnv().FindStringSubmatch(text)
 	if m == nil {
 		return nil
 	}
@@ -104,7 +103,7 @@ func (t *Toolchain) Advise(app *config.App, src string, e deployer.EntryPoint) [
 	if !strings.Contains(value, "django.db.backends.sqlite3") || strings.Contains(value, "environ") {
 		return nil
 	}
-	db := sqliteFile.FindStringSubmatch(value)
+	db := sqliteFile().FindStringSubmatch(value)
 	if db == nil {
 		return nil
 	}

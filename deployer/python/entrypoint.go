@@ -3,7 +3,6 @@ package python
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -11,7 +10,7 @@ import (
 	"scotch/deployer"
 )
 
-var entryPattern = regexp.MustCompile(`^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)(\(\))?$`)
+var entryPattern = pattern(`^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)(\(\))?$`)
 
 // howTo is the line that ends every search.
 const howTo = "name it in scotch.cfg, at the root of the source:\n  [app]\n  entry_point = "
@@ -25,7 +24,7 @@ func (t *Toolchain) EntryPoint(app *config.App, src string) (deployer.EntryPoint
 	defer s.Close()
 	f := finder{s: s, app: app.Name}
 	if app.EntryPoint != "" {
-		m := entryPattern.FindStringSubmatch(app.EntryPoint)
+		m := entryPattern().FindStringSubmatch(app.EntryPoint)
 		if m == nil {
 			return deployer.EntryPoint{}, fmt.Errorf("[app] entry_point is %q\nwrite MODULE:CALLABLE, such as blog.wsgi:application, or MODULE:FACTORY() for a function that returns the app", app.EntryPoint)
 		}
@@ -138,12 +137,12 @@ func (f *finder) inFile(name, module string) (deployer.EntryPoint, bool) {
 	for _, n := range []string{"app", "application"} {
 		v, ok := m.assigned[n]
 		switch {
-		case !ok, notAnApp.MatchString(v):
-		case asyncApp.MatchString(v):
+		case !ok, notAnApp().MatchString(v):
+		case asyncApp().MatchString(v):
 			if f.asgi == "" {
 				f.asgi = n + " in " + name
 			}
-		case dashApp.MatchString(v) && m.assigned["server"] != "":
+		case dashApp().MatchString(v) && m.assigned["server"] != "":
 			e.Callable = "server" // Dash hands out its Flask app by that name
 			return e, true
 		default:
@@ -179,10 +178,10 @@ func (f *finder) inFile(name, module string) (deployer.EntryPoint, bool) {
 }
 
 var (
-	notAnApp = regexp.MustCompile(`^(None\b|(\w+\.)*(Celery|Typer|QApplication|Blueprint)\()`)
-	asyncApp = regexp.MustCompile(`^(\w+\.)*(FastAPI|Starlette|Quart|Litestar|Sanic|BlackSheep|get_asgi_application)\(`)
-	dashApp  = regexp.MustCompile(`^(\w+\.)*Dash\(`)
-	madeApp  = regexp.MustCompile(`^(\w+\.)*(Flask|Bottle|App|API|make_wsgi_app|get_wsgi_application)\(`)
+	notAnApp = pattern(`^(None\b|(\w+\.)*(Celery|Typer|QApplication|Blueprint)\()`)
+	asyncApp = pattern(`^(\w+\.)*(FastAPI|Starlette|Quart|Litestar|Sanic|BlackSheep|get_asgi_application)\(`)
+	dashApp  = pattern(`^(\w+\.)*Dash\(`)
+	madeApp  = pattern(`^(\w+\.)*(Flask|Bottle|App|API|make_wsgi_app|get_wsgi_application)\(`)
 )
 
 // framework names the framework whose module is imported.
@@ -264,7 +263,7 @@ func (f *finder) otherPackages() (deployer.EntryPoint, bool, error) {
 	for _, dir := range f.roots() {
 		for _, entry := range f.s.list(dir) {
 			name := entry.Name()
-			if !identifier.MatchString(name) || slices.Contains(noApp[:], name) || !f.s.isDir(path.Join(dir, name)) {
+			if !identifier().MatchString(name) || slices.Contains(noApp[:], name) || !f.s.isDir(path.Join(dir, name)) {
 				continue
 			}
 			if e, ok := f.packaged(dir, name); ok {
@@ -282,7 +281,7 @@ func (f *finder) otherFiles() (deployer.EntryPoint, bool, error) {
 	for _, dir := range f.roots() {
 		for _, entry := range f.s.list(dir) {
 			module, ok := strings.CutSuffix(entry.Name(), ".py")
-			if !ok || !identifier.MatchString(module) || strings.HasPrefix(module, "test_") || slices.Contains([]string{"setup", "conftest", "manage", "noxfile", "fabfile", "tasks", "celery"}, module) {
+			if !ok || !identifier().MatchString(module) || strings.HasPrefix(module, "test_") || slices.Contains([]string{"setup", "conftest", "manage", "noxfile", "fabfile", "tasks", "celery"}, module) {
 				continue
 			}
 			name := path.Join(dir, entry.Name())
@@ -294,7 +293,7 @@ func (f *finder) otherFiles() (deployer.EntryPoint, bool, error) {
 			m := parseModule(text)
 			for _, n := range sortedKeys(m.assigned) {
 				switch {
-				case !madeApp.MatchString(m.assigned[n]):
+				case !madeApp().MatchString(m.assigned[n]):
 				case isHidden(module):
 					f.hidden = name
 				default:

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -117,7 +116,7 @@ func (v version) String() string {
 	return b.String()
 }
 
-var runtimePattern = regexp.MustCompile(`^(?:cpython|python)-?(\d.*)$`)
+var runtimePattern = pattern(`^(?:cpython|python)-?(\d.*)$`)
 
 // wanted reads what the source asks for.
 func wanted(src string) (want, error) {
@@ -143,7 +142,7 @@ func wanted(src string) (want, error) {
 				return want{}, nil
 			}
 			text := line
-			if m := runtimePattern.FindStringSubmatch(text); m != nil {
+			if m := runtimePattern().FindStringSubmatch(text); m != nil {
 				text = m[1]
 			}
 			v, err := parseVersion(text)
@@ -270,7 +269,7 @@ func newest(here []deployer.Interpreter, w want) (deployer.Interpreter, bool) {
 	return best, best.Path != ""
 }
 
-var pythonName = regexp.MustCompile(`^python3(\.\d+)?$`)
+var pythonName = pattern(`^python3(\.\d+)?$`)
 
 // managed are the directories of pyenv's and uv's interpreters.
 func (t *Toolchain) managed() []string {
@@ -308,7 +307,7 @@ func (t *Toolchain) here(ctx context.Context, app *config.App) []deployer.Interp
 		}
 		for _, e := range entries { // python3 sorts first
 			path := filepath.Join(dir, e.Name())
-			if !pythonName.MatchString(e.Name()) || !isProgram(path) || script(path) {
+			if !pythonName().MatchString(e.Name()) || !isProgram(path) || script(path) {
 				continue
 			}
 			real, err := filepath.EvalSymlinks(path)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -51,14 +50,14 @@ func (l lockTool) refuse(format string, args ...any) error {
 	return fmt.Errorf("%s: %s", l.name, fmt.Sprintf(format, args...))
 }
 
-var hashValue = regexp.MustCompile(`^sha(256|384|512):[0-9a-f]+$`)
+var hashValue = pattern(`^sha(256|384|512):[0-9a-f]+$`)
 
 // check refuses what must not get into a requirements file.
 func (l lockTool) check(p locked) error {
 	switch {
-	case !distName.MatchString(p.name):
+	case !distName().MatchString(p.name):
 		return l.refuse("%q is no name of a package", p.name)
-	case p.at.scheme == "" && p.local == "" && !distVersion.MatchString(p.version):
+	case p.at.scheme == "" && p.local == "" && !distVersion().MatchString(p.version):
 		return l.refuse("%s has no exact version: %q\nlock again: %s", p.name, p.version, l.relock)
 	case strings.ContainsAny(p.marker, "\r\n\x00#\\"), strings.Contains(p.marker, " --"):
 		return l.refuse("the marker of %s can't be read: %q", p.name, p.marker)
@@ -67,7 +66,7 @@ func (l lockTool) check(p locked) error {
 		return l.refuse("%s: %v", p.name, err)
 	}
 	for _, h := range p.hashes {
-		if !hashValue.MatchString(h) {
+		if !hashValue().MatchString(h) {
 			return l.refuse("%q of %s is no hash\nlock again: %s", h, p.name, l.relock)
 		}
 	}
@@ -79,10 +78,10 @@ func (markerEnv) known() markerEnv { return markersOf(deployer.Interpreter{Versi
 
 // commit gives the address of a repository at a commit.
 func (l lockTool) commit(name, kind, repo, commit, sub string) (address, error) {
-	if !commitPattern.MatchString("@" + commit) {
+	if !commitPattern().MatchString("@" + commit) {
 		return address{}, l.refuse("%s is from %s, and the lock names no commit\nlock again: %s", name, mask(repo), l.relock)
 	}
-	if m := scpLike.FindStringSubmatch(repo); m != nil && !strings.Contains(repo, "://") {
+	if m := scpLike().FindStringSubmatch(repo); m != nil && !strings.Contains(repo, "://") {
 		repo = "ssh://" + m[1] + "/" + m[2]
 	}
 	a, ok := parseAddress(kind + "+" + strings.TrimPrefix(repo, kind+"+"))
@@ -97,7 +96,7 @@ func (l lockTool) commit(name, kind, repo, commit, sub string) (address, error) 
 }
 
 // scpLike is git's short form of an ssh address: git@host:path.
-var scpLike = regexp.MustCompile(`^([\w.-]+@[\w.-]+):([^/].*)$`)
+var scpLike = pattern(`^([\w.-]+@[\w.-]+):([^/].*)$`)
 
 func (l lockTool) archive(name, at, sub string) (address, error) {
 	a, ok := parseAddress(at)
@@ -225,7 +224,7 @@ func (l *lockfile) batches(src string) []batch {
 func (b batch) text(l *lockfile, login func(index) string) string {
 	var out strings.Builder
 	// Where all is from PyPI the installer's own setting counts: it may name a mirror.
-	if from := l.from(b); len(from) > 1 || len(from) == 1 && !publicIndex.MatchString(from[0].url) {
+	if from := l.from(b); len(from) > 1 || len(from) == 1 && !publicIndex().MatchString(from[0].url) {
 		for i, x := range from {
 			at := x.url
 			if login != nil {
@@ -244,7 +243,7 @@ func (b batch) text(l *lockfile, login func(index) string) string {
 	return out.String()
 }
 
-var publicIndex = regexp.MustCompile(`^https://pypi\.org/simple/?$`)
+var publicIndex = pattern(`^https://pypi\.org/simple/?$`)
 
 // from are the indexes of a batch, its own first. With hashes nothing wrong can
 // come from another, and what packages need to be built may be on the default.
@@ -268,9 +267,9 @@ func (l *lockfile) knows(name string) bool {
 	return slices.ContainsFunc(l.indexes, func(x index) bool { return x.name == name })
 }
 
-var variable = regexp.MustCompile(`\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))`)
+var variable = pattern(`\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))`)
 
-var notWord = regexp.MustCompile(`[^A-Za-z0-9]+`)
+var notWord = pattern(`[^A-Za-z0-9]+`)
 
 // login returns the addresses of indexes with their credentials, as the tools
 // have them: variables in the address (pdm, pipenv), or
@@ -285,14 +284,14 @@ func login(app *config.App, env []string) func(index) string {
 		vars[v.Name] = v.Value
 	}
 	return func(x index) string {
-		at := variable.ReplaceAllStringFunc(x.url, func(m string) string {
+		at := variable().ReplaceAllStringFunc(x.url, func(m string) string {
 			name := strings.Trim(m, "${}")
 			if v, ok := vars[name]; ok {
 				return v
 			}
 			return m
 		})
-		key := "POETRY_HTTP_BASIC_" + strings.ToUpper(notWord.ReplaceAllString(x.name, "_"))
+		key := "POETRY_HTTP_BASIC_" + strings.ToUpper(notWord().ReplaceAllString(x.name, "_"))
 		user, password := vars[key+"_USERNAME"], vars[key+"_PASSWORD"]
 		if u, err := url.Parse(at); err == nil && u.User == nil && (user != "" || password != "") {
 			u.User = url.UserPassword(user, password)

@@ -2,7 +2,6 @@ package python
 
 import (
 	"fmt"
-	"regexp"
 	"runtime"
 	"strings"
 
@@ -31,7 +30,7 @@ func markersOf(in deployer.Interpreter) markerEnv {
 	}
 }
 
-var markerToken = regexp.MustCompile(`^\s*(\(|\)|"[^"]*"|'[^']*'|~=|===|==|!=|<=|>=|<|>|[A-Za-z_][A-Za-z0-9_.]*)`)
+var markerToken = pattern(`^\s*(\(|\)|"[^"]*"|'[^']*'|~=|===|==|!=|<=|>=|<|>|[A-Za-z_][A-Za-z0-9_.]*)`)
 
 // markerReader evaluates a marker while it reads it.
 type markerReader struct {
@@ -69,14 +68,14 @@ func (env markerEnv) allows(marker string, extras ...string) (bool, error) {
 func (r *markerReader) fail() { r.err = fmt.Errorf("unreadable at %q", r.rest) }
 
 func (r *markerReader) peek() string {
-	if m := markerToken.FindStringSubmatch(r.rest); m != nil {
+	if m := markerToken().FindStringSubmatch(r.rest); m != nil {
 		return m[1]
 	}
 	return ""
 }
 
 func (r *markerReader) next() string {
-	m := markerToken.FindStringSubmatch(r.rest)
+	m := markerToken().FindStringSubmatch(r.rest)
 	if m == nil {
 		r.fail()
 		return ""

@@ -1,7 +1,6 @@
 package python
 
 import (
-	"regexp"
 	"strings"
 )
 
@@ -15,21 +14,21 @@ type module struct {
 }
 
 var (
-	defPattern    = regexp.MustCompile(`^def\s+(\w+)\s*\(`)
-	fromPattern   = regexp.MustCompile(`(?s)^from\s+(\S+)\s+import\s+(.+)$`)
-	importPattern = regexp.MustCompile(`(?s)^import\s+(.+)$`)
-	identifier    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	defPattern    = pattern(`^def\s+(\w+)\s*\(`)
+	fromPattern   = pattern(`(?s)^from\s+(\S+)\s+import\s+(.+)$`)
+	importPattern = pattern(`(?s)^import\s+(.+)$`)
+	identifier    = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 func parseModule(src string) module {
 	m := module{assigned: map[string]string{}, called: map[string]bool{}, imported: map[string]string{}}
 	for _, s := range statements(src) {
-		if d := defPattern.FindStringSubmatchIndex(s); d != nil {
+		if d := defPattern().FindStringSubmatchIndex(s); d != nil {
 			params := s[d[1]:]
 			m.called[s[d[2]:d[3]]] = !needsArgument(params[:closing(params)])
 			continue
 		}
-		if f := fromPattern.FindStringSubmatch(s); f != nil {
+		if f := fromPattern().FindStringSubmatch(s); f != nil {
 			m.imports = append(m.imports, first(f[1]))
 			for part := range strings.SplitSeq(strings.Trim(strings.TrimSpace(f[2]), "()"), ",") {
 				name, as := bound(part)
@@ -39,7 +38,7 @@ func parseModule(src string) module {
 			}
 			continue
 		}
-		if i := importPattern.FindStringSubmatch(s); i != nil {
+		if i := importPattern().FindStringSubmatch(s); i != nil {
 			for part := range strings.SplitSeq(i[1], ",") {
 				name, _ := bound(part)
 				m.imports = append(m.imports, first(name))
@@ -82,7 +81,7 @@ func (m module) assign(s string) {
 	for _, t := range targets {
 		t, _, _ = strings.Cut(t, ":")
 		for name := range strings.SplitSeq(strings.Trim(strings.TrimSpace(t), "()"), ",") {
-			if name = strings.TrimSpace(name); identifier.MatchString(name) {
+			if name = strings.TrimSpace(name); identifier().MatchString(name) {
 				m.assigned[name] = strings.TrimSpace(rest)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -16,7 +15,7 @@ import (
 // maxLine is the length at which a line is passed on without its end.
 const maxLine = 64 << 10
 
-var userinfo = regexp.MustCompile(`(://)([^/\s'"<>]+)@`)
+var userinfo = pattern(`(://)([^/\s'"<>]+)@`)
 
 // mask hides credentials in addresses. "git@" is the name of a service, and
 // no secret.
@@ -24,7 +23,7 @@ func mask(s string) string {
 	if !strings.Contains(s, "://") {
 		return s
 	}
-	return userinfo.ReplaceAllStringFunc(s, func(m string) string {
+	return userinfo().ReplaceAllStringFunc(s, func(m string) string {
 		if m == "://git@" {
 			return m
 		}
@@ -32,7 +31,7 @@ func mask(s string) string {
 	})
 }
 
-var secretName = regexp.MustCompile(`(?i)(PASSWORD|TOKEN|SECRET|CREDENTIALS|API_?KEY)`)
+var secretName = pattern(`(?i)(PASSWORD|TOKEN|SECRET|CREDENTIALS|API_?KEY)`)
 
 // secrets are the values in an app's configuration that no log may show.
 func secrets(app *config.App) []string {
@@ -43,10 +42,10 @@ func secrets(app *config.App) []string {
 		}
 	}
 	for _, v := range slices.Concat(app.BuildEnv, app.Env) {
-		if secretName.MatchString(v.Name) {
+		if secretName().MatchString(v.Name) {
 			add(v.Value)
 		}
-		for _, m := range userinfo.FindAllStringSubmatch(v.Value, -1) {
+		for _, m := range userinfo().FindAllStringSubmatch(v.Value, -1) {
 			user, password, both := strings.Cut(m[2], ":")
 			if !both {
 				password = user // a token
@@ -118,7 +117,7 @@ func (f *filter) pass(b []byte) error {
 	var out strings.Builder
 	for line := range strings.Lines(s) {
 		f.complain(line)
-		if !noisePattern.MatchString(line) {
+		if !noisePattern().MatchString(line) {
 			out.WriteString(line)
 		}
 	}
@@ -143,12 +142,12 @@ func (f *filter) complain(line string) {
 		f.find(hint)
 		return
 	}
-	if killedPattern.MatchString(line) {
+	if killedPattern().MatchString(line) {
 		f.killed = true
 		return
 	}
 	known := false
-	for _, c := range complaints {
+	for _, c := range complaints() {
 		if !c.pattern.MatchString(line) {
 			continue
 		}
@@ -158,7 +157,7 @@ func (f *filter) complain(line string) {
 		f.find(h)
 		f.index = f.index || c.index
 	}
-	if m := headerPattern.FindStringSubmatch(line); m != nil && !known {
+	if m := headerPattern().FindStringSubmatch(line); m != nil && !known {
 		f.find(fmt.Sprintf("the header %s is missing: apt-file search %s names the package that has it", m[1], m[1]))
 	}
 }

@@ -163,7 +163,7 @@ type pdmWalk struct {
 
 // add takes a PEP 508 requirement of a package that was asked for with extras.
 func (w *pdmWalk) add(need string, extras []string) error {
-	name := namePattern.FindString(strings.TrimSpace(need))
+	name := namePattern().FindString(strings.TrimSpace(need))
 	text, marker, _ := strings.Cut(need, ";")
 	if strings.Contains(text, "://") { // a ";" of an address has no space before it
 		text, marker, _ = strings.Cut(need, " ;")
@@ -174,7 +174,7 @@ func (w *pdmWalk) add(need string, extras []string) error {
 		return nil
 	}
 	var asked []string
-	if m := extrasPattern.FindStringSubmatch(text); m != nil {
+	if m := extrasPattern().FindStringSubmatch(text); m != nil {
 		for e := range strings.SplitSeq(m[1], ",") {
 			if e = normal(strings.TrimSpace(e)); e != "" {
 				asked = append(asked, e)
@@ -224,7 +224,7 @@ func pdmContent(doc document) string {
 	for _, path := range [][]string{{"dependency-groups"}, {"tool", "pdm", "dev-dependencies"}} {
 		groups := doc.table(path...)
 		for _, k := range slices.Sorted(maps.Keys(groups)) {
-			name := strings.ToLower(notWord.ReplaceAllString(k, "-"))
+			name := strings.ToLower(notWord().ReplaceAllString(k, "-"))
 			list, _ := groups[k].([]any)
 			before, _ := dev[name].([]any)
 			dev[name] = slices.Concat(before, list)

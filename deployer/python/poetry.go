@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -205,7 +204,7 @@ func (w *poetryWalk) wanted(name string, t document, of *poetryPackage, extras [
 					continue
 				}
 				for _, need := range list {
-					asked = asked || normal(namePattern.FindString(need)) == normal(name)
+					asked = asked || normal(namePattern().FindString(need)) == normal(name)
 				}
 			}
 		}
@@ -301,9 +300,9 @@ func poetryContent(doc document, withGroups bool) string {
 }
 
 var (
-	orPattern     = regexp.MustCompile(`\s*\|\|?\s*`)
-	poetryClause  = regexp.MustCompile(`(~=|===|==|!=|<=|>=|<|>|\^|~|=)?\s*v?(\d+(?:\.\d+)*)(\.\*)?`)
-	poetryLeading = regexp.MustCompile(`^[\s,]*`)
+	orPattern     = pattern(`\s*\|\|?\s*`)
+	poetryClause  = pattern(`(~=|===|==|!=|<=|>=|<|>|\^|~|=)?\s*v?(\d+(?:\.\d+)*)(\.\*)?`)
+	poetryLeading = pattern(`^[\s,]*`)
 )
 
 // parsePoetryVersions reads versions of Python as Poetry writes them
@@ -311,20 +310,20 @@ var (
 // must allow a version.
 func parsePoetryVersions(s string) ([]specifier, error) {
 	var out []specifier
-	for _, part := range orPattern.Split(s, -1) {
+	for _, part := range orPattern().Split(s, -1) {
 		var spec specifier
 		rest := strings.TrimSpace(part)
 		if rest == "" {
 			return nil, fmt.Errorf("%q is no version", s)
 		}
 		for rest != "" && rest != "*" {
-			m := poetryClause.FindStringSubmatchIndex(rest)
+			m := poetryClause().FindStringSubmatchIndex(rest)
 			if m == nil || m[0] != 0 {
 				return nil, fmt.Errorf("%q is no version", s)
 			}
-			sub := poetryClause.FindStringSubmatch(rest)
+			sub := poetryClause().FindStringSubmatch(rest)
 			rest = rest[m[1]:]
-			rest = rest[len(poetryLeading.FindString(rest)):]
+			rest = rest[len(poetryLeading().FindString(rest)):]
 			v, err := parseVersion(sub[2])
 			if err != nil {
 				return nil, err

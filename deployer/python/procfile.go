@@ -2,15 +2,14 @@ package python
 
 import (
 	"path"
-	"regexp"
 	"strings"
 
 	"scotch/deployer"
 )
 
 var (
-	webLine    = regexp.MustCompile(`(?m)^web\s*:\s*(.+)$`)
-	moduleName = regexp.MustCompile(`^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*$`)
+	webLine    = pattern(`(?m)^web\s*:\s*(.+)$`)
+	moduleName = pattern(`^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*$`)
 )
 
 // fromProcfile is where an entry point of a Procfile comes from.
@@ -23,7 +22,7 @@ func (f *finder) procfile() (deployer.EntryPoint, bool, error) {
 	if !ok {
 		return deployer.EntryPoint{}, false, nil
 	}
-	m := webLine.FindStringSubmatch(text)
+	m := webLine().FindStringSubmatch(text)
 	if m == nil {
 		return deployer.EntryPoint{}, false, nil
 	}
@@ -53,14 +52,14 @@ func (f *finder) gunicorn(args []string) (deployer.EntryPoint, bool, error) {
 		}
 	}
 	for _, a := range args {
-		if m := entryPattern.FindStringSubmatch(a); m != nil {
+		if m := entryPattern().FindStringSubmatch(a); m != nil {
 			return f.procfileEntry(m[1], m[2], m[3] != ""), true, nil
 		}
 	}
 	// A module alone means its "application". A value of an option can look
 	// like one too (gevent), so it must be in the source.
 	for i := len(args) - 1; i >= 0; i-- {
-		if moduleName.MatchString(args[i]) {
+		if moduleName().MatchString(args[i]) {
 			if _, ok := f.moduleFile(args[i]); ok {
 				return f.procfileEntry(args[i], "application", false), true, nil
 			}
@@ -89,13 +88,13 @@ func (f *finder) uwsgi(args []string) (deployer.EntryPoint, bool, error) {
 	if file, ok := strings.CutSuffix(option("--wsgi-file", "--file"), ".py"); ok && module == "" {
 		module = strings.ReplaceAll(path.Clean(file), "/", ".")
 	}
-	if m := entryPattern.FindStringSubmatch(module); m != nil {
+	if m := entryPattern().FindStringSubmatch(module); m != nil {
 		return f.procfileEntry(m[1], m[2], m[3] != ""), true, nil
 	}
 	if callable == "" {
 		callable = "application"
 	}
-	if !moduleName.MatchString(module) || !identifier.MatchString(callable) {
+	if !moduleName().MatchString(module) || !identifier().MatchString(callable) {
 		return deployer.EntryPoint{}, false, nil
 	}
 	return f.procfileEntry(module, callable, false), true, nil

@@ -26,12 +26,12 @@ type pin struct {
 
 func parsePin(s string) (pin, error) {
 	p := pin{text: s}
-	if name, version, ok := strings.Cut(s, "=="); ok && distName.MatchString(name) && distVersion.MatchString(version) {
+	if name, version, ok := strings.Cut(s, "=="); ok && distName().MatchString(name) && distVersion().MatchString(version) {
 		p.name, p.version = name, version
 		return p, nil
 	}
 	name, ref, ok := strings.Cut(s, " @ ")
-	if ok && distName.MatchString(name) && ref == escape(ref) {
+	if ok && distName().MatchString(name) && ref == escape(ref) {
 		p.name = name
 		if strings.HasPrefix(ref, ".") {
 			ref, p.flag, _ = strings.Cut(ref, "#")
@@ -189,7 +189,7 @@ func (d *declaration) addressed() []addressedRequirement {
 	return out
 }
 
-var hashOption = regexp.MustCompile(`--hash[= ]\s*(\S+)`)
+var hashOption = pattern(`--hash[= ]\s*(\S+)`)
 
 // hashes are those that requirements files demand, by package.
 func (d *declaration) hashes() map[string][]string {
@@ -199,7 +199,7 @@ func (d *declaration) hashes() map[string][]string {
 			return
 		}
 		name := parseRequirement(text).name
-		for _, m := range hashOption.FindAllStringSubmatch(text, -1) {
+		for _, m := range hashOption().FindAllStringSubmatch(text, -1) {
 			out[name] = append(out[name], "--hash="+m[1])
 		}
 	})
@@ -257,8 +257,8 @@ func (l *lastly) Write(p []byte) (int, error) {
 
 // What pip and uv say of a package that is nowhere, and of one that can't be built.
 var (
-	gonePattern    = regexp.MustCompile(`(?:No matching distribution found for|(?:is|are) no versions? of|Because) ([A-Za-z0-9._-]+)(?:==| was not found| \(|$| ERROR)`)
-	unbuiltPattern = regexp.MustCompile("(?:Failed to build `?|Failed building wheel for |Could not build wheels for )([A-Za-z0-9._-]+)")
+	gonePattern    = pattern(`(?:No matching distribution found for|(?:is|are) no versions? of|Because) ([A-Za-z0-9._-]+)(?:==| was not found| \(|$| ERROR)`)
+	unbuiltPattern = pattern("(?:Failed to build `?|Failed building wheel for |Could not build wheels for )([A-Za-z0-9._-]+)")
 )
 
 // lost names the recorded packages that an installer complained of.
@@ -271,7 +271,7 @@ func lost(r deployer.InstallRequest, output string) []string {
 		}
 		return out
 	}
-	gone, unbuilt := find(gonePattern), find(unbuiltPattern)
+	gone, unbuilt := find(gonePattern()), find(unbuiltPattern())
 	var out []string
 	for _, s := range r.Pinned {
 		p, err := parsePin(s)

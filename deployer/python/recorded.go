@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -16,9 +15,9 @@ import (
 )
 
 var (
-	distName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-	distVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.!+_-]*$`)
-	commitName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]*$`)
+	distName    = pattern(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	distVersion = pattern(`^[A-Za-z0-9][A-Za-z0-9.!+_-]*$`)
+	commitName  = pattern(`^[A-Za-z0-9][A-Za-z0-9._:-]*$`)
 )
 
 // installed lists what is in the virtualenv of a request, by the metadata that
@@ -63,7 +62,7 @@ func installed(r deployer.InstallRequest) ([]string, error) {
 					return nil, fmt.Errorf("list what was installed: %w", err)
 				}
 				name, version := header(string(b), "Name"), header(string(b), "Version")
-				if !distName.MatchString(name) || !distVersion.MatchString(version) {
+				if !distName().MatchString(name) || !distVersion().MatchString(version) {
 					return nil, fmt.Errorf("list what was installed: %q names no package and version", meta)
 				}
 				if normal(name) == "pip" {
@@ -161,7 +160,7 @@ func originOf(s source, b []byte, r deployer.InstallRequest, secret []string) (s
 	a.fragment, a.rev = "", ""
 	switch {
 	case d.VCS != nil:
-		if !distName.MatchString(d.VCS.VCS) || !commitName.MatchString(d.VCS.Commit) {
+		if !distName().MatchString(d.VCS.VCS) || !commitName().MatchString(d.VCS.Commit) {
 			return "", fmt.Errorf("it names no commit of %q", mask(d.URL))
 		}
 		a.scheme, a.rev = d.VCS.VCS+"+"+strings.TrimPrefix(a.scheme, d.VCS.VCS+"+"), d.VCS.Commit
@@ -170,7 +169,7 @@ func originOf(s source, b []byte, r deployer.InstallRequest, secret []string) (s
 		if sum == "" {
 			sum, _ = strings.CutPrefix(d.Archive.Hash, "sha256=")
 		}
-		if distName.MatchString(sum) {
+		if distName().MatchString(sum) {
 			fragment = append(fragment, "sha256="+sum)
 		}
 	case d.Dir != nil && d.Dir.Editable:
@@ -260,7 +259,7 @@ func cloned(s source, dir, sub string, secret []string) (string, error) {
 		}
 	}
 	a, ok := parseAddress("git+" + remote)
-	if !ok || !commitName.MatchString(commit) {
+	if !ok || !commitName().MatchString(commit) {
 		return "", fmt.Errorf("%q in the virtualenv names no commit and where it was cloned from", top)
 	}
 	a.rev = commit

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"strings"
 )
 
@@ -119,7 +118,7 @@ type line struct {
 	text   string
 }
 
-var comment = regexp.MustCompile(`(^|\s)#.*$`)
+var comment = pattern(`(^|\s)#.*$`)
 
 // logicalLines joins continued lines and drops comments and empty lines.
 func logicalLines(s string) []line {
@@ -127,7 +126,7 @@ func logicalLines(s string) []line {
 	var joined string
 	first := 0
 	flush := func() {
-		if t := strings.TrimSpace(comment.ReplaceAllString(joined, "")); t != "" {
+		if t := strings.TrimSpace(comment().ReplaceAllString(joined, "")); t != "" {
 			out = append(out, line{first, t})
 		}
 		joined, first = "", 0
@@ -173,23 +172,23 @@ type requirement struct {
 }
 
 var (
-	namePattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
-	hashPattern   = regexp.MustCompile(`\s--hash[= ]|[#&]sha(256|384|512)=`)
-	commitPattern = regexp.MustCompile(`@[0-9a-f]{40}($|#|\s)`)
-	exactPattern  = regexp.MustCompile(`===?\s*[^\s,;*]+($|[\s,;])`)
-	vcsPattern    = regexp.MustCompile(`^(git|hg|svn|bzr)\+`)
-	addressed     = regexp.MustCompile(`^[A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?\s*@\s*(\S.*)$`)
-	extrasPattern = regexp.MustCompile(`^\s*[A-Za-z0-9][\w.-]*\s*\[([^\]]*)\]`)
-	archive       = regexp.MustCompile(`\.(whl|zip|tar\.gz|tar\.bz2|tar\.xz|tgz)$`)
+	namePattern   = pattern(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
+	hashPattern   = pattern(`\s--hash[= ]|[#&]sha(256|384|512)=`)
+	commitPattern = pattern(`@[0-9a-f]{40}($|#|\s)`)
+	exactPattern  = pattern(`===?\s*[^\s,;*]+($|[\s,;])`)
+	vcsPattern    = pattern(`^(git|hg|svn|bzr)\+`)
+	addressed     = pattern(`^[A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?\s*@\s*(\S.*)$`)
+	extrasPattern = pattern(`^\s*[A-Za-z0-9][\w.-]*\s*\[([^\]]*)\]`)
+	archive       = pattern(`\.(whl|zip|tar\.gz|tar\.bz2|tar\.xz|tgz)$`)
 )
 
 func parseRequirement(s string) requirement {
 	q := requirement{text: s}
-	hashed := hashPattern.MatchString(s)
+	hashed := hashPattern().MatchString(s)
 	bare, _, _ := strings.Cut(s, " --")
 	bare = strings.TrimSpace(bare)
-	q.name = normal(namePattern.FindString(bare))
-	if m := addressed.FindStringSubmatch(bare); m != nil {
+	q.name = normal(namePattern().FindString(bare))
+	if m := addressed().FindStringSubmatch(bare); m != nil {
 		bare = m[1] // NAME @ ADDRESS
 	}
 	local, _, _ := strings.Cut(bare, ";")
@@ -198,14 +197,14 @@ func parseRequirement(s string) requirement {
 	case strings.HasPrefix(bare, "file:"):
 		q.mutable = true
 	case strings.Contains(bare, "://"):
-		vcs := vcsPattern.MatchString(bare)
-		q.pinned = vcs && commitPattern.MatchString(bare) || !vcs && hashed
+		vcs := vcsPattern().MatchString(bare)
+		q.pinned = vcs && commitPattern().MatchString(bare) || !vcs && hashed
 		q.mutable = !q.pinned
-	case strings.HasPrefix(local, "."), strings.ContainsAny(local, `/\`), archive.MatchString(local):
+	case strings.HasPrefix(local, "."), strings.ContainsAny(local, `/\`), archive().MatchString(local):
 		q.mutable = true
 	default:
 		version, _, _ := strings.Cut(bare, ";")
-		q.pinned = hashed || exactPattern.MatchString(version)
+		q.pinned = hashed || exactPattern().MatchString(version)
 	}
 	return q
 }

@@ -3,7 +3,6 @@ package python
 import (
 	"errors"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -112,7 +111,7 @@ func checkUVNames(p uvPackage, needs []string) error {
 		locked[normal(d.Name)] = true
 	}
 	for _, n := range needs {
-		name := normal(namePattern.FindString(n))
+		name := normal(namePattern().FindString(n))
 		if !strings.Contains(n, ";") && name != "" && name != normal(p.Name) && !locked[name] {
 			return errStaleUVLock
 		}
@@ -147,14 +146,14 @@ func need(in map[string]*uvNeed, name string) *uvNeed {
 }
 
 var (
-	needPattern  = regexp.MustCompile(`^\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?\s*(@.*|\(?[^;@()]*\)?)\s*(;.*)?$`)
-	plainClause  = regexp.MustCompile(`^(~=|===|==|!=|<=|>=|<|>)\s*v?(\d+(?:\.\d+)*)(\.\*)?$`)
-	leadingZeros = regexp.MustCompile(`(^|\.)0+(\d)`)
+	needPattern  = pattern(`^\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?\s*(@.*|\(?[^;@()]*\)?)\s*(;.*)?$`)
+	plainClause  = pattern(`^(~=|===|==|!=|<=|>=|<|>)\s*v?(\d+(?:\.\d+)*)(\.\*)?$`)
+	leadingZeros = pattern(`(^|\.)0+(\d)`)
 )
 
 // readUVNeed adds a requirement, unless it can't be read.
 func readUVNeed(in map[string]*uvNeed, text string) bool {
-	m := needPattern.FindStringSubmatch(text)
+	m := needPattern().FindStringSubmatch(text)
 	if m == nil {
 		return false
 	}
@@ -175,12 +174,12 @@ func (u *uvNeed) add(extras []string, specifier string) {
 		if c = strings.TrimSpace(c); c == "" {
 			continue
 		}
-		m := plainClause.FindStringSubmatch(c)
+		m := plainClause().FindStringSubmatch(c)
 		if m == nil {
 			u.known = false // 1.0-rc.1 has many spellings
 			continue
 		}
-		v := leadingZeros.ReplaceAllString(m[2], "$1$2")
+		v := leadingZeros().ReplaceAllString(m[2], "$1$2")
 		for m[1] != "~=" && m[3] == "" && strings.HasSuffix(v, ".0") {
 			v = strings.TrimSuffix(v, ".0")
 		}

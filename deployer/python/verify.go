@@ -29,7 +29,7 @@ func hiddenError(file, module string) error {
 }
 
 // late are the words of a module that binds names in ways that can't be read.
-var late = regexp.MustCompile(`import\s*\(?\s*\*|\b(globals|locals|vars|exec|eval|setattr|__getattr__)\b`)
+var late = pattern(`import\s*\(?\s*\*|\b(globals|locals|vars|exec|eval|setattr|__getattr__)\b`)
 
 // verify refuses an entry point that a file says can't be one, as far as it can be
 // told by reading. What it can't tell, the app's own start does. from says who
@@ -52,13 +52,13 @@ func (f *finder) verify(a *config.App, e deployer.EntryPoint, from string) error
 	m := parseModule(text)
 	free, isFunction := m.called[e.Callable]
 	switch {
-	case asyncApp.MatchString(m.assigned[e.Callable]):
+	case asyncApp().MatchString(m.assigned[e.Callable]):
 		return asgiError(e.Callable + " in " + name)
 	case isFunction && !free && e.Factory:
 		return errors.New(wantsArguments(e.Callable, name))
 	case isFunction && free && !e.Factory && slices.Contains(factories[:], e.Callable):
 		return fmt.Errorf("%s in %s returns the app, and is not the app itself\nwrite %s:%s(), in %s", e.Callable, name, e.Module, e.Callable, from)
-	case a.Build != "", late.MatchString(text), regexp.MustCompile(`\b` + e.Callable + `\b`).MatchString(text):
+	case a.Build != "", late().MatchString(text), regexp.MustCompile(`\b` + e.Callable + `\b`).MatchString(text):
 		return nil
 	}
 	has := f.callables(e.Module, m)
@@ -96,7 +96,7 @@ func (f *finder) callables(module string, m module) []deployer.EntryPoint {
 	}
 	for _, n := range sortedKeys(m.assigned) {
 		v := m.assigned[n]
-		if madeApp.MatchString(v) || (n == "app" || n == "application") && !notAnApp.MatchString(v) && !asyncApp.MatchString(v) {
+		if madeApp().MatchString(v) || (n == "app" || n == "application") && !notAnApp().MatchString(v) && !asyncApp().MatchString(v) {
 			add(n, false)
 		}
 	}

@@ -3,7 +3,6 @@ package python
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,10 +15,10 @@ type version struct {
 	pre     bool
 }
 
-var versionPattern = regexp.MustCompile(`^(\d{1,4}(?:\.\d{1,4}){0,3})((?:a|b|rc|\.dev)\d*|\+|-dev)?$`)
+var versionPattern = pattern(`^(\d{1,4}(?:\.\d{1,4}){0,3})((?:a|b|rc|\.dev)\d*|\+|-dev)?$`)
 
 func parseVersion(s string) (version, error) {
-	m := versionPattern.FindStringSubmatch(s)
+	m := versionPattern().FindStringSubmatch(s)
 	if m == nil {
 		return version{}, fmt.Errorf("%q is no version", s)
 	}
@@ -71,7 +70,7 @@ type clause struct {
 	any bool // .*
 }
 
-var clausePattern = regexp.MustCompile(`^(~=|===|==|!=|<=|>=|<|>)\s*([0-9.]+?(?:a|b|rc)?[0-9]*)(\.\*)?$`)
+var clausePattern = pattern(`^(~=|===|==|!=|<=|>=|<|>)\s*([0-9.]+?(?:a|b|rc)?[0-9]*)(\.\*)?$`)
 
 func parseSpecifier(s string) (specifier, error) {
 	var spec specifier
@@ -80,7 +79,7 @@ func parseSpecifier(s string) (specifier, error) {
 		if part == "" {
 			continue
 		}
-		m := clausePattern.FindStringSubmatch(part)
+		m := clausePattern().FindStringSubmatch(part)
 		if m == nil {
 			return nil, fmt.Errorf("%q is no version specifier", s)
 		}

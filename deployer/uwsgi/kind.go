@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -62,11 +61,11 @@ func (k kind) runs(in deployer.Interpreter) bool {
 // distributions tells whether a path leads to the distribution's Python.
 func distributions(python string) bool {
 	path, err := filepath.EvalSymlinks(python)
-	return err == nil && distribution(filepath.Dir(path)) && distributionName.MatchString(filepath.Base(path))
+	return err == nil && distribution(filepath.Dir(path)) && distributionName().MatchString(filepath.Base(path))
 }
 
 // distributionName is the distribution's Python once links are resolved.
-var distributionName = regexp.MustCompile(`\Apython3(\.[0-9]+)?\z`)
+var distributionName = pattern(`\Apython3(\.[0-9]+)?\z`)
 
 func distribution(bin string) bool { return bin == "/usr/bin" || bin == "/bin" }
 
@@ -123,10 +122,10 @@ func (u *UWSGI) kind(ctx context.Context) (kind, error) {
 	return k, nil
 }
 
-var versionLine = regexp.MustCompile(`(?m)^([0-9]+\.[0-9]+\.[0-9]+[a-z0-9+]*)\s*$`)
+var versionLine = pattern(`(?m)^([0-9]+\.[0-9]+\.[0-9]+[a-z0-9+]*)\s*$`)
 
 func version(out string) string {
-	if m := versionLine.FindStringSubmatch(out); m != nil {
+	if m := versionLine().FindStringSubmatch(out); m != nil {
 		return m[1]
 	}
 	return ""

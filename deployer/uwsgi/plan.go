@@ -11,7 +11,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,13 +28,13 @@ var templates embed.FS
 // space (the hooks take words), and no ":" in a path, which would make the
 // socket's an address of TCP.
 var (
-	appName    = regexp.MustCompile(`\A[a-z][a-z0-9_-]{0,39}\z`)
-	pathName   = regexp.MustCompile(`\A/[\p{L}\p{N}._+@=/-]*\z`)
-	idName     = regexp.MustCompile(`\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z`)
-	pluginName = regexp.MustCompile(`\A[a-z0-9_]{1,40}\z`)
-	moduleName = regexp.MustCompile(`\A[\p{L}_][\p{L}\p{N}_]*(\.[\p{L}_][\p{L}\p{N}_]*)*\z`)
-	callable   = regexp.MustCompile(`\A[\p{L}_][\p{L}\p{N}_]*\z`)
-	optionName = regexp.MustCompile(`\A[a-z0-9][a-z0-9-]*\z`)
+	appName    = pattern(`\A[a-z][a-z0-9_-]{0,39}\z`)
+	pathName   = pattern(`\A/[\p{L}\p{N}._+@=/-]*\z`)
+	idName     = pattern(`\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z`)
+	pluginName = pattern(`\A[a-z0-9_]{1,40}\z`)
+	moduleName = pattern(`\A[\p{L}_][\p{L}\p{N}_]*(\.[\p{L}_][\p{L}\p{N}_]*)*\z`)
+	callable   = pattern(`\A[\p{L}_][\p{L}\p{N}_]*\z`)
+	optionName = pattern(`\A[a-z0-9][a-z0-9-]*\z`)
 )
 
 // socketMax is the length of sun_path in bytes, without the NUL that ends it
@@ -128,17 +127,17 @@ func environment(i *deployer.Instance, out io.Writer) []string {
 func (u *UWSGI) instanceData(i *deployer.Instance) (*instanceData, error) {
 	a := i.App
 	var errs []error
-	if !appName.MatchString(a.Name) {
+	if !appName().MatchString(a.Name) {
 		errs = append(errs, fmt.Errorf("%q is no name of an app", a.Name))
 	}
-	if !idName.MatchString(i.ID) {
+	if !idName().MatchString(i.ID) {
 		errs = append(errs, fmt.Errorf("%q is no id of an instance", i.ID))
 	}
 	for _, p := range [][2]string{{"the instance's directory", i.Dir}, {"[app] src_path", i.Source}, {"[app] venv_path", i.Venv}, {"[app] run_path", i.Run}} {
 		errs = append(errs, checkPath(p[0], p[1]))
 	}
 	e := i.EntryPoint
-	if !moduleName.MatchString(e.Module) || !callable.MatchString(e.Callable) {
+	if !moduleName().MatchString(e.Module) || !callable().MatchString(e.Callable) {
 		errs = append(errs, fmt.Errorf("uWSGI can't take the entry point %q\nwrite it as MODULE:CALLABLE, such as shop.wsgi:application, or as MODULE:FACTORY()", e))
 	}
 	if a.Workers < 1 {
@@ -184,7 +183,7 @@ func sourceLayout(i *deployer.Instance) bool {
 }
 
 func checkPath(what, p string) error {
-	if !pathName.MatchString(p) {
+	if !pathName().MatchString(p) {
 		return fmt.Errorf("%s: uWSGI can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", what, p)
 	}
 	return nil
@@ -303,7 +302,7 @@ func options(a *config.App) ([]option, error) {
 }
 
 func (o option) check() error {
-	if !optionName.MatchString(o.Name) {
+	if !optionName().MatchString(o.Name) {
 		return fmt.Errorf("%q is no option of uWSGI", o.Name)
 	}
 	if slices.Contains(reserved(), o.Name) {

@@ -130,7 +130,7 @@ func readSettings(get func(key string) (string, error)) (settings, error) {
 	if s.program == "" {
 		errs = append(errs, errors.New("[uwsgi] program is empty\nname uWSGI's program, or remove the line for the default"))
 	}
-	if !pluginName.MatchString(s.plugin) {
+	if !pluginName().MatchString(s.plugin) {
 		errs = append(errs, fmt.Errorf("[uwsgi] plugin %q is no name of a plugin", s.plugin))
 	}
 	m, err := strconv.ParseUint(mode, 8, 32)

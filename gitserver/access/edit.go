@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -15,14 +14,14 @@ import (
 	"scotch/config"
 )
 
-var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
+var nameRE = pattern(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
 
 // Add gives a key a name, a role and, where apps is not nil, the apps that the
 // role holds for. keyLine is one plain public key as ssh-keygen writes it; its
 // own comment is not kept. The key counts when Add returns. Nothing is
 // written when an error is returned.
 func (k *Keyring) Add(name string, role Role, apps []string, keyLine string) error {
-	if !nameRE.MatchString(name) {
+	if !nameRE().MatchString(name) {
 		return fmt.Errorf("%q is no name for a key\nletters, digits and . _ @ + - are fine, 64 at most", name)
 	}
 	if !role.Valid() {
