@@ -66,7 +66,8 @@ func (w *world) addOthers(ctx context.Context, n int) error {
 }
 
 // copyApp copies a file or a tree of the template, with the app's name replaced in
-// what speaks of it. Virtualenvs are left out: nothing of a stopped app starts.
+// what speaks of it. Of virtualenvs only the links to Python are there, without
+// which each start of the server would make them anew: nothing of a stopped app runs.
 func copyApp(from, to, name string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -78,7 +79,7 @@ func copyApp(from, to, name string) error {
 		}
 		dst := filepath.Join(to, rel)
 		switch {
-		case d.IsDir() && (d.Name() == "lib" || d.Name() == "bin") && strings.Contains(rel, ".venvs/"):
+		case d.IsDir() && d.Name() == "lib" && strings.Contains(rel, ".venvs/"):
 			return filepath.SkipDir
 		case d.IsDir():
 			return os.MkdirAll(dst, 0o755)
@@ -88,8 +89,8 @@ func copyApp(from, to, name string) error {
 				return err
 			}
 			return os.Symlink(strings.ReplaceAll(target, template, name), dst)
-		case !d.Type().IsRegular():
-			return nil // a socket
+		case !d.Type().IsRegular(), strings.Contains(rel, ".venvs/") && filepath.Base(filepath.Dir(rel)) == "bin":
+			return nil // a socket; a program
 		}
 		data, err := os.ReadFile(path)
 		if err != nil {
