@@ -82,16 +82,19 @@ func (d *Deployer) Restart(ctx context.Context, app, by string, out io.Writer) e
 
 // StartApp starts a stopped app; one that runs is left alone.
 func (d *Deployer) StartApp(ctx context.Context, app, by string, out io.Writer) error {
-	if _, err := os.Stat(d.layout(app).stopped()); err != nil {
-		live, err := d.liveRecord(app)
-		if err != nil {
-			return err
-		}
+	live, err := d.liveRecord(app)
+	if err != nil {
+		return err
+	}
+	if !isThere(d.layout(app).stopped()) {
 		// One that was switched to while [plugins] had no server for it never ran.
 		if live.Plan == nil || live.Plan.runs() {
 			fmt.Fprintf(out, "%s runs already\n", app)
 			return nil
 		}
+	} else if why := d.pythonChanged(ctx, live); why != "" {
+		fmt.Fprintf(out, "%s is rebuilt first: %s\n", app, why)
+		return d.Rebuild(ctx, app, by, out)
 	}
 	return d.renew(ctx, app, by, "start", out)
 }

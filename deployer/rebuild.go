@@ -75,11 +75,16 @@ func (d *Deployer) pythonChanged(ctx context.Context, live *Record) string {
 }
 
 // rebuildChanged rebuilds, one after the other and behind the caller's back, the
-// apps whose Python changed under their virtualenvs.
+// apps whose Python changed under their virtualenvs. One that is stopped stays so:
+// its own start rebuilds it.
 func (d *Deployer) rebuildChanged(apps []string) {
 	for _, app := range apps {
-		live, err := d.layout(app).live()
-		if err != nil || d.ctx.Err() != nil {
+		l := d.layout(app)
+		if d.ctx.Err() != nil || isThere(l.stopped()) {
+			continue
+		}
+		live, err := l.live()
+		if err != nil {
 			continue
 		}
 		why := d.pythonChanged(d.ctx, live)
