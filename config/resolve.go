@@ -56,13 +56,13 @@ func (s *Site) App(name string, o AppOptions) (*App, error) {
 	v.set(ref{"app", "name"}, name, filled)
 	v.set(ref{"app", "instance_id"}, id, filled)
 
+	path, err := appFile(v)
+	if err != nil {
+		return nil, err
+	}
 	var errs Errors
 	if o.Source != nil {
 		s.addSource(v, name, o, &errs)
-	}
-	path, err := s.appFile(name)
-	if err != nil {
-		return nil, err
 	}
 	if !o.NoFile {
 		data := o.File
@@ -101,12 +101,13 @@ func (s *Site) AppFile(name string) (string, error) {
 	if err := ValidName(name); err != nil {
 		return "", err
 	}
-	return s.appFile(name)
-}
-
-func (s *Site) appFile(name string) (string, error) {
 	v := s.merge()
 	v.set(ref{"app", "name"}, name, Origin{Layer: LayerScotch})
+	return appFile(v)
+}
+
+// appFile is what the site's values, with an app's name among them, say of it.
+func appFile(v *Values) (string, error) {
 	var errs Errors
 	path := value(&typed{v, &errs}, "app", "config", parsePath)
 	return path, errs.err()

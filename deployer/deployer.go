@@ -85,6 +85,7 @@ type appState struct {
 	op       *operation          // under way
 	runs     map[int]detachedRun // detached one-off commands under way
 	inUse    map[string]int      // instances that one-off commands run in: how many
+	listed   listed              // what the last list showed
 }
 
 // errClosing is the cause of contexts that end because the server stops.

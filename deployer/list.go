@@ -4,9 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"scotch/config"
 )
@@ -58,29 +61,33 @@ const (
 // the runner recorded.
 func (d *Deployer) List() ([]Status, error) {
 	names, err := d.site.Apps()
-	list := make([]Status, 0, len(names))
-	for _, n := range names {
-		list = append(list, d.status(n))
+	list := make([]Status, len(names))
+	var each errgroup.Group
+	each.SetLimit(runtime.NumCPU())
+	for i, n := range names {
+		each.Go(func() error {
+			list[i] = d.status(n)
+			return nil
+		})
 	}
-	return list, err
+	return list, errors.Join(err, each.Wait())
 }
 
 func (d *Deployer) status(app string) Status {
 	s := Status{App: app}
-	a, err := d.app(app)
-	if err != nil {
-		s.State, s.Detail = StateMistaken, FirstLine(err.Error())
-		if all, ok := errors.AsType[config.Errors](err); ok {
+	l := d.layout(app)
+	now, err := d.listed(app, l)
+	if now.err != nil {
+		s.State, s.Detail = StateMistaken, FirstLine(now.err.Error())
+		if all, ok := errors.AsType[config.Errors](now.err); ok {
 			for _, one := range all {
 				s.Errors = append(s.Errors, FirstLine(one.Error()))
 			}
 		}
-	} else {
-		s.URL, s.URLs = d.WebServer.URL(a), d.urls(app, a.Domains, a.URLPrefix)
 	}
-	l := d.layout(app)
+	s.URL, s.URLs = now.url, now.urls
 	s.Lock, s.Underway = l.lock(), d.underway(app)
-	live, err := l.live()
+	live := now.live
 	if err != nil {
 		if damage := d.damaged(app, err); s.State == "" && damage != nil {
 			s.State, s.Detail = StateDamaged, FirstLine(damage.Error())

@@ -55,9 +55,13 @@ func (d *Deployer) refsNeverLive(ctx context.Context, rec *Record) error {
 func (d *Deployer) refsOfHalfMade(ctx context.Context, app string, l layout) error {
 	ids, err := l.instanceIDs()
 	errs := []error{err}
+	current := l.liveID()
 	for _, id := range ids {
+		if id == current {
+			continue
+		}
 		rec, err := readRecord(filepath.Join(l.instance(id), recordName))
-		if err == nil && id != l.liveID() && !isThere(l.release(rec.Release)) {
+		if err == nil && !isThere(l.release(rec.Release)) {
 			errs = append(errs, d.refsNeverLive(ctx, rec))
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -37,18 +36,8 @@ func (d *Deployer) Start(ctx context.Context) error {
 	}
 	unfinished := d.unfinishedDestroys()
 	names = slices.DeleteFunc(names, func(n string) bool { return unfinished[n] != nil })
-	var keep []string
-	for _, n := range names {
-		if err := d.mendCurrent(n); err != nil {
-			// Serving goes on as far as it can.
-			d.log.WithField("app", n).Error(err)
-			d.mu.Lock()
-			d.state(n).damage = err
-			d.mu.Unlock()
-			keep = append(keep, d.layout(n).processRecords()...)
-		}
-	}
-	adopted, strangers := d.adopt(names)
+	lives, keep := d.lives(names)
+	adopted, strangers := d.adopt(names, lives)
 	for _, a := range append(adopted, strangers...) {
 		keep = append(keep, a.rec.Plan.Process.Record)
 	}
@@ -71,7 +60,7 @@ func (d *Deployer) Start(ctx context.Context) error {
 	} else if n > 0 {
 		d.log.Infof("ended %s that an earlier server left", plural(n, "process"))
 	}
-	if err := d.startWeb(ctx, names, web); err != nil {
+	if err := d.startWeb(ctx, names, lives, web); err != nil {
 		return err
 	}
 
@@ -123,7 +112,7 @@ func (d *Deployer) Start(ctx context.Context) error {
 			down = append(down, n)
 		}
 		mend.Go(func() error {
-			if err := d.mend(ctx, n); err != nil {
+			if err := d.mend(ctx, n, lives[n]); err != nil {
 				d.log.WithField("app", n).Errorf("after the start: %v", err)
 			}
 			return nil
@@ -133,6 +122,18 @@ func (d *Deployer) Start(ctx context.Context) error {
 		return err
 	}
 	d.bringUp(ctx, down, func() { d.rebuildChanged(names) })
+	// What retention no longer keeps is in nobody's way. By now each app that is
+	// to be started has its turn.
+	d.watchers.Add(1)
+	go func() {
+		defer d.watchers.Done()
+		for _, n := range names {
+			if d.ctx.Err() != nil {
+				return
+			}
+			d.sweep(n)
+		}
+	}()
 	return nil
 }
 
@@ -145,8 +146,11 @@ func (d *Deployer) bringUp(ctx context.Context, apps []string, then func()) {
 	var waiting []func() error
 	for _, app := range apps {
 		l := d.layout(app)
+		if isThere(l.stopped()) {
+			continue
+		}
 		live, err := l.live()
-		if err != nil || isThere(l.stopped()) || live.Plan != nil && !live.Plan.runs() {
+		if err != nil || live.Plan != nil && !live.Plan.runs() {
 			continue // logged already, or nothing to start
 		}
 		leave, err := d.queue.enter(ctx, app, "its start after the server's", "", func(*ticket) {})
@@ -191,7 +195,7 @@ type found struct {
 
 // adopt finds what still runs: the instances that are live, and others that an
 // earlier server was draining.
-func (d *Deployer) adopt(names []string) (live, others []found) {
+func (d *Deployer) adopt(names []string, lives map[string]*Record) (live, others []found) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	limit := make(chan struct{}, 8)
@@ -206,8 +210,13 @@ func (d *Deployer) adopt(names []string) (live, others []found) {
 			}
 			current := l.liveID()
 			for _, id := range ids {
-				rec, err := readRecord(filepath.Join(l.instance(id), recordName))
-				if err != nil || !rec.Plan.runs() {
+				rec := lives[name]
+				if rec == nil || id != current || id != rec.Instance {
+					if rec, err = readRecord(filepath.Join(l.instance(id), recordName)); err != nil {
+						continue
+					}
+				}
+				if !rec.Plan.runs() {
 					continue
 				}
 				// A release that never went live has no right to go on.
@@ -232,149 +241,9 @@ func (d *Deployer) adopt(names []string) (live, others []found) {
 	return live, others
 }
 
-// hosted is the web server's process where scotch runs it.
-func (d *Deployer) hosted() *Process {
-	h, ok := d.WebServer.(Hosted)
-	if !ok {
-		return nil
-	}
-	p := h.Process()
-	if p != nil && p.Record == "" {
-		p.Record = filepath.Join(d.site.Paths.Run, filepath.Base(p.Name)+".process.json")
-	}
-	return p
-}
-
-// startWeb writes the files that serve no app in particular and starts the web
-// server where scotch runs it.
-func (d *Deployer) startWeb(ctx context.Context, names []string, p *Process) error {
-	if err := d.lockWeb(ctx); err != nil {
-		return err
-	}
-	defer d.unlockWeb()
-	base, err := d.WebServer.Base()
-	if err != nil {
-		return err
-	}
-	pub := &publication{d: d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
-	for _, f := range base {
-		if err := d.files.Tidy("tidy-web", filepath.Dir(f.Path), filepath.Ext(f.Path)); err != nil {
-			return err
-		}
-		if err := pub.put(f); err != nil {
-			return errors.Join(err, pub.restore())
-		}
-	}
-	if err := pub.putLive(names, base); err != nil {
-		d.log.Errorf("making the web server's files agree with what is live: %v", err)
-	}
-	if p == nil {
-		if len(pub.order) > 0 {
-			if err := d.testAndReload(ctx, pub.order); err != nil {
-				// Blocks deploys, not serving.
-				d.log.Errorf("%v", errors.Join(err, pub.restore()))
-			}
-		}
-		return nil
-	}
-	if err := d.files.MkdirAll("make-logs", filepath.Dir(p.Log), d.site.DirMode); err != nil {
-		return err
-	}
-	running, err := d.Runner.Adopt(*p)
-	if err == nil {
-		d.web = d.watch(p.Name, *p, "", nil, running)
-		if len(pub.order) > 0 {
-			if err := d.testAndReload(ctx, pub.order); err != nil {
-				d.log.Errorf("%v", errors.Join(err, pub.restore()))
-			}
-		}
-		return nil
-	}
-	if err := addressesFree(d.WebServer.(Hosted).Addresses()); err != nil {
-		return err
-	}
-	if err := d.testWeb(ctx, pub.order); err != nil {
-		return err
-	}
-	if running, err = d.Runner.Start(*p); err != nil {
-		return fmt.Errorf("starting %s: %w", p.Name, err)
-	}
-	d.web = d.watch(p.Name, *p, "", nil, running)
-	return nil
-}
-
-// putLive writes the files that the live records name, and removes the web
-// server's other files of apps: those of a deploy or a destroy that a crash cut
-// off. A record that cannot be read leaves all that is there.
-func (p *publication) putLive(names []string, base []File) error {
-	wanted := map[string]bool{}
-	for _, f := range base {
-		wanted[f.Path] = true
-	}
-	for _, name := range names {
-		live, err := p.d.layout(name).live()
-		if p.d.isDamaged(name) {
-			return fmt.Errorf("what %q serves is not known: no file is changed", name)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		for _, f := range live.WebFiles {
-			wanted[f.Path] = true
-			if err := p.put(f); err != nil {
-				return err
-			}
-		}
-	}
-	o, ok := p.d.WebServer.(Owner)
-	if !ok {
-		return nil
-	}
-	for _, pattern := range o.Owned() {
-		dirs, err := filepath.Glob(filepath.Dir(pattern))
-		if err != nil {
-			return err
-		}
-		for _, dir := range dirs {
-			if err := p.d.files.Tidy("tidy-web", dir, filepath.Ext(pattern)); err != nil {
-				return err
-			}
-		}
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			return err
-		}
-		for _, path := range files {
-			if wanted[path] {
-				continue
-			}
-			if err := p.remove(File{Path: path, Mode: 0o600}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// addressesFree tells of an address that is taken before a web server is
-// started that would end again and again.
-func addressesFree(addresses []string) error {
-	for _, a := range addresses {
-		l, err := net.Listen("tcp", a)
-		if err != nil {
-			return fmt.Errorf("the web server cannot listen at %q: %w\nanother program has that address, or it is not yours to take; [nginx] listen says which to take", a, err)
-		}
-		l.Close()
-	}
-	return nil
-}
-
 // mend makes one app's repository, records and files agree with its link
-// current.
-func (d *Deployer) mend(ctx context.Context, app string) error {
+// current, whose record live was a moment ago; nil where that is not known.
+func (d *Deployer) mend(ctx context.Context, app string, live *Record) error {
 	l := d.layout(app)
 	var errs []error
 	if d.Repositories.Exists(app) {
@@ -383,15 +252,48 @@ func (d *Deployer) mend(ctx context.Context, app string) error {
 	if d.isDamaged(app) {
 		return errors.Join(errs...) // logged, and nothing of it is removed
 	}
-	live, err := l.live()
+	var err error
+	if live == nil || live.Instance != l.liveID() { // the watch may have switched back
+		live, err = l.live()
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(append(errs, d.refsOfHalfMade(ctx, app, l), d.removeHalfMade(app, l))...)
 	}
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, d.agree(ctx, app, l, live), d.refsOfHalfMade(ctx, app, l), d.removeHalfMade(app, l), d.sweepNow(app))
+	errs = append(errs, d.agree(ctx, app, l, live), d.refsOfHalfMade(ctx, app, l), d.removeHalfMade(app, l))
+	d.unmarkStopped(app, l, live)
+	if l.strays(live) {
+		errs = append(errs, d.sweepNow(app))
+	}
 	return errors.Join(errs...)
+}
+
+// strays tells whether a source is left that no instance has: one of an instance
+// that is gone half. What retention alone no longer keeps is none.
+func (l layout) strays(live *Record) bool {
+	trees, _ := os.ReadDir(l.sources())
+	var used map[string]bool
+	for _, t := range trees {
+		dir := filepath.Join(l.sources(), t.Name())
+		if dir == live.Source || isThere(filepath.Join(l.instance(t.Name()), recordName)) {
+			continue
+		}
+		if used == nil { // restarts have the source of an instance before them
+			used = map[string]bool{}
+			ids, _ := l.instanceIDs()
+			for _, id := range ids {
+				if rec, err := readRecord(filepath.Join(l.instance(id), recordName)); err == nil {
+					used[rec.Source] = true
+				}
+			}
+		}
+		if !used[dir] {
+			return true
+		}
+	}
+	return false
 }
 
 // bootPatience is how long the start of an app may keep others from theirs.

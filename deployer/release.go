@@ -215,9 +215,11 @@ func (d *Deployer) sweepable(app string, failedLogs int) (list []removable, err 
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
-	keep, err := d.keptInstances(app, l)
-	if err != nil {
-		return nil, err
+	keep := map[string]bool{}
+	if len(ids) > 1 { // else it reads much for nothing
+		if keep, err = d.keptInstances(app, l); err != nil {
+			return nil, err
+		}
 	}
 	keep[ids[len(ids)-1]] = true // ids never come back
 	usedSources, usedVenvs := map[string]bool{}, map[string]bool{}
@@ -284,6 +286,11 @@ func (d *Deployer) finishSwitch(app string, l layout) {
 	if have, err := readRecord(l.release(live.Release)); err != nil || have.Instance != live.Instance {
 		op.recordRelease(live)
 	}
+	d.unmarkStopped(app, l, live)
+}
+
+// unmarkStopped removes the mark of a stopped app that runs.
+func (d *Deployer) unmarkStopped(app string, l layout, live *Record) {
 	d.mu.Lock()
 	m := d.state(app).live
 	d.mu.Unlock()

@@ -250,7 +250,14 @@ func (w *crashWorld) disagreements() []string {
 		}
 		wrong = append(wrong, w.wrongReleases(app, live)...)
 		wrong = append(wrong, w.wrongRepository(app)...)
-		wrong = append(wrong, w.wrongInstances(app, live)...)
+		half := w.wrongInstances(app, live)
+		if len(half) > 0 {
+			// What retention no longer keeps is removed behind people's backs, also
+			// after a start.
+			w.settle()
+			half = w.wrongInstances(app, live)
+		}
+		wrong = append(wrong, half...)
 	}
 	wrong = append(wrong, w.wrongWeb(web)...)
 	wrong = append(wrong, w.leftovers()...)

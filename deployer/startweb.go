@@ -1,0 +1,154 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+)
+
+// hosted is the web server's process where scotch runs it.
+func (d *Deployer) hosted() *Process {
+	h, ok := d.WebServer.(Hosted)
+	if !ok {
+		return nil
+	}
+	p := h.Process()
+	if p != nil && p.Record == "" {
+		p.Record = filepath.Join(d.site.Paths.Run, filepath.Base(p.Name)+".process.json")
+	}
+	return p
+}
+
+// startWeb writes the files that serve no app in particular and starts the web
+// server where scotch runs it.
+func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[string]*Record, p *Process) error {
+	if err := d.lockWeb(ctx); err != nil {
+		return err
+	}
+	defer d.unlockWeb()
+	base, err := d.WebServer.Base()
+	if err != nil {
+		return err
+	}
+	pub := &publication{d: d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
+	for _, f := range base {
+		if err := d.files.Tidy("tidy-web", filepath.Dir(f.Path), filepath.Ext(f.Path)); err != nil {
+			return err
+		}
+		if err := pub.put(f); err != nil {
+			return errors.Join(err, pub.restore())
+		}
+	}
+	if err := pub.putLive(names, lives, base); err != nil {
+		d.log.Errorf("making the web server's files agree with what is live: %v", err)
+	}
+	if p == nil {
+		if len(pub.order) > 0 {
+			if err := d.testAndReload(ctx, pub.order); err != nil {
+				// Blocks deploys, not serving.
+				d.log.Errorf("%v", errors.Join(err, pub.restore()))
+			}
+		}
+		return nil
+	}
+	if err := d.files.MkdirAll("make-logs", filepath.Dir(p.Log), d.site.DirMode); err != nil {
+		return err
+	}
+	running, err := d.Runner.Adopt(*p)
+	if err == nil {
+		d.web = d.watch(p.Name, *p, "", nil, running)
+		if len(pub.order) > 0 {
+			if err := d.testAndReload(ctx, pub.order); err != nil {
+				d.log.Errorf("%v", errors.Join(err, pub.restore()))
+			}
+		}
+		return nil
+	}
+	if err := addressesFree(d.WebServer.(Hosted).Addresses()); err != nil {
+		return err
+	}
+	if err := d.testWeb(ctx, pub.order); err != nil {
+		return err
+	}
+	if running, err = d.Runner.Start(*p); err != nil {
+		return fmt.Errorf("starting %s: %w", p.Name, err)
+	}
+	d.web = d.watch(p.Name, *p, "", nil, running)
+	return nil
+}
+
+// putLive writes the files that the live records name, and removes the web
+// server's other files of apps: those of a deploy or a destroy that a crash cut
+// off. A record that cannot be read leaves all that is there.
+func (p *publication) putLive(names []string, lives map[string]*Record, base []File) error {
+	wanted := map[string]bool{}
+	for _, f := range base {
+		wanted[f.Path] = true
+	}
+	for _, name := range names {
+		if p.d.isDamaged(name) {
+			return fmt.Errorf("what %q serves is not known: no file is changed", name)
+		}
+		live := lives[name]
+		if live == nil {
+			var err error
+			live, err = p.d.layout(name).live()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
+		for _, f := range live.WebFiles {
+			wanted[f.Path] = true
+			if err := p.put(f); err != nil {
+				return err
+			}
+		}
+	}
+	o, ok := p.d.WebServer.(Owner)
+	if !ok {
+		return nil
+	}
+	for _, pattern := range o.Owned() {
+		dirs, err := filepath.Glob(filepath.Dir(pattern))
+		if err != nil {
+			return err
+		}
+		for _, dir := range dirs {
+			if err := p.d.files.Tidy("tidy-web", dir, filepath.Ext(pattern)); err != nil {
+				return err
+			}
+		}
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		for _, path := range files {
+			if wanted[path] {
+				continue
+			}
+			if err := p.remove(File{Path: path, Mode: 0o600}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// addressesFree tells of an address that is taken before a web server is
+// started that would end again and again.
+func addressesFree(addresses []string) error {
+	for _, a := range addresses {
+		l, err := net.Listen("tcp", a)
+		if err != nil {
+			return fmt.Errorf("the web server cannot listen at %q: %w\nanother program has that address, or it is not yours to take; [nginx] listen says which to take", a, err)
+		}
+		l.Close()
+	}
+	return nil
+}
