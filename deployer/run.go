@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +28,9 @@ type OneOff struct {
 	Terminal *Terminal
 }
 
+// lastOfRuns is how long the server's stop waits for one-off commands.
+const lastOfRuns = 3 * time.Second
+
 // Run runs the command and returns its exit status, 128 and the signal's number
 // where one ended it, as a shell has it. It ends with ctx and with the server.
 func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
@@ -41,7 +45,15 @@ func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
 	defer d.use(o.App, rec.Instance)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(d.ctx, func() { cancel(context.Cause(d.ctx)) })
+	stop := context.AfterFunc(d.open, func() {
+		select {
+		case <-time.After(lastOfRuns):
+			cancel(context.Cause(d.open))
+		case <-d.ctx.Done():
+			cancel(context.Cause(d.ctx))
+		case <-ctx.Done():
+		}
+	})
 	defer stop()
 	if o.Terminal != nil {
 		err = runOnTerminal(ctx, d.Runner, c, o.Terminal, o.Stdin, o.Stdout)

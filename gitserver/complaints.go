@@ -14,12 +14,13 @@ import (
 type heard struct {
 	net.Conn
 	anything atomic.Bool
+	first    func() // called at the first of it
 }
 
 func (h *heard) Read(b []byte) (int, error) {
 	n, err := h.Conn.Read(b)
-	if n > 0 {
-		h.anything.Store(true)
+	if n > 0 && !h.anything.Swap(true) && h.first != nil {
+		h.first()
 	}
 	return n, err
 }

@@ -31,6 +31,7 @@ type connection struct {
 	offeredKey string
 	proved     bool
 	late       atomic.Bool  // the deadline closed it
+	kept       atomic.Int32 // sessions that the server's stop waits for
 	refusals   atomic.Int32 // channels that were refused since the last one that was not
 
 	mu       sync.Mutex

@@ -100,7 +100,7 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 	if err != nil {
 		return s.broken(ctx, 1, err)
 	}
-	heard := &heard{Conn: ours} // from git's hooks
+	heard := &heard{Conn: ours, first: func() { s.keeps.Store(true) }} // from git's hooks
 	gone := make(chan struct{})
 	p := hooks.Push{
 		App:     app,

@@ -2,7 +2,7 @@ package gitserver
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"time"
 
@@ -31,26 +31,48 @@ func (revoked) Error() string {
 // end by itself.
 func (revoked) AtOnce() bool { return true }
 
+// errStopping is the cause of a session's end where the server waits for it no
+// longer.
+var errStopping = errors.New("the server is stopping\ntry again in a moment")
+
 // whileAllowed ends the session, and then its context, when the key is out, or
-// holds for less than it did. The session must call the function that it
+// holds for less than it did, or when the server's stop waits for it no longer. The session must call the function that it
 // returns when it is over.
 func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, s *session) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
 	ended := make(chan struct{})
+	end := func(why error) {
+		s.cut.Store(&why)
+		cancel(why)
+		c.dismiss(s, why, over)
+	}
 	go func() {
 		defer close(ended)
 		defer func() {
 			if p := recover(); p != nil {
 				logPanic(c.log, p)
-				cancel(errRevoked) // nobody asks for its key any more
+				end(errRevoked) // nobody asks for its key any more
 			}
 		}()
 		tick := time.NewTicker(keyPoll)
 		defer tick.Stop()
+		c.server.mu.Lock()
+		last := c.server.lastCall()
+		c.server.mu.Unlock()
 		for {
 			select {
 			case <-over:
+				return
+			case <-last:
+				if s.keeps.Load() {
+					c.kept.Add(1)
+					defer c.kept.Add(-1)
+					last = nil
+					continue
+				}
+				c.log.WithField("by", s.who.Name).Info("session ended: the server is stopping")
+				end(errStopping)
 				return
 			case <-tick.C:
 			}
@@ -58,9 +80,7 @@ func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, s
 				continue
 			}
 			c.log.WithField("by", s.who.Name).Warn("session ended: its key is out")
-			s.cut.Store(&errRevoked)
-			cancel(errRevoked)
-			c.dismiss(s, errRevoked, over)
+			end(errRevoked)
 			return
 		}
 	}()
@@ -86,7 +106,9 @@ func (c *connection) dismiss(s *session, why error, over <-chan struct{}) {
 		}
 	case <-late:
 	}
-	c.net.Close()
+	if why == errRevoked || c.kept.Load() == 0 {
+		c.net.Close()
+	}
 	<-told
 }
 
@@ -103,7 +125,7 @@ func (s *session) tell(why error) <-chan struct{} {
 			s.term.raw.Store(false)
 			w = cooked{w, s.term}
 		}
-		fmt.Fprintf(w, "scotch: %v\n", why)
+		sayError(w, why)
 		s.Session.Exit(1)
 	}()
 	return told

@@ -108,6 +108,9 @@ type Server struct {
 	// KeepAlive is the time without a sign of life after which a client is asked
 	// for one; after four such times it is taken for gone. 0: 30 s.
 	KeepAlive time.Duration
+	// StopGrace is how long Shutdown lets sessions go on by themselves that are
+	// no push whose pack is in. 0: 3 s.
+	StopGrace time.Duration
 	// MaxConnections at a time, in all. 0: 512.
 	MaxConnections int
 	// MaxPerAddress is the number of connections at a time from one IPv4
@@ -126,7 +129,8 @@ type Server struct {
 	Exempt []netip.Prefix
 
 	mu        sync.Mutex
-	closed    bool // no new connections, sessions, listeners
+	closed    bool          // no new connections, sessions, listeners
+	last      chan struct{} // closed when StopGrace is over
 	listeners map[net.Listener]context.CancelFunc
 	admission admission
 	receiving map[string]*receiving // by app
@@ -180,12 +184,23 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // Shutdown stops accepting, closes what is idle and waits until the work of
-// every session is done. When ctx is done first it does what Close does and
+// every session is done; after StopGrace it ends those that are no push whose
+// pack is in. When ctx is done first it does what Close does and
 // returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range s.stop() {
 		c.closeIfIdle()
 	}
+	grace := time.AfterFunc(or(s.StopGrace, 3*time.Second), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		select {
+		case <-s.lastCall(): // by another Shutdown
+		default:
+			close(s.last)
+		}
+	})
+	defer grace.Stop()
 	done := make(chan struct{})
 	go func() {
 		s.work.Wait()
@@ -242,6 +257,15 @@ func (s *Server) listen(l net.Listener, cancel context.CancelFunc) bool {
 	}
 	s.listeners[l] = cancel
 	return true
+}
+
+// lastCall returns the channel that is closed when a stop waits for sessions no
+// longer. The caller holds s.mu.
+func (s *Server) lastCall() chan struct{} {
+	if s.last == nil {
+		s.last = make(chan struct{})
+	}
+	return s.last
 }
 
 func (s *Server) isClosed() bool {

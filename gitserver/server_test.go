@@ -378,3 +378,84 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		}
 	}
 }
+
+// A client that owes the next word does not hold up the server's stop, and is told.
+func TestShutdownEndsWhoIsIdle(t *testing.T) {
+	f := start(t, func(f *fixture) {
+		f.StopGrace = 50 * time.Millisecond
+		f.Commands = func(_ context.Context, _ access.Identity, c Command) int {
+			fmt.Fprintln(c.Stdout, "up")
+			if _, err := io.ReadAll(c.Stdin); err == nil {
+				t.Error("an input that was cut off ends as if it were whole")
+			}
+			return 0
+		}
+	})
+	f.app("blog")
+	c := f.dial("alice")
+	var said []*syncBuffer
+	for _, command := range []string{"git-upload-pack blog", "git-receive-pack blog", "env blog set"} {
+		sess, err := c.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := sess.StdinPipe() // which nobody writes to
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		out := &syncBuffer{}
+		sess.Stdout, sess.Stderr = out, out
+		if err := sess.Start(command); err != nil {
+			t.Fatal(err)
+		}
+		if command == "env blog set" {
+			out.has(t, "up", 1)
+		} else {
+			out.has(t, "0000", 1)
+		}
+		said = append(said, out)
+	}
+	down := make(chan error, 1)
+	go func() { down <- f.Shutdown(t.Context()) }()
+	if err := wait(t, "Shutdown", down); err != nil {
+		t.Error(err)
+	}
+	for _, out := range said {
+		out.has(t, "the server is stopping", 1)
+	}
+}
+
+// A push whose pack is in is waited for.
+func TestShutdownWaitsForPushes(t *testing.T) {
+	began, finish := make(chan bool), make(chan bool)
+	f := start(t, func(f *fixture) { f.StopGrace = time.Millisecond })
+	f.app("blog")
+	id := f.commit()
+	f.pushes.answer = func(context.Context, *received, string) string {
+		began <- true
+		<-finish
+		return "say done in peace\nstore"
+	}
+	result := make(chan result, 1)
+	go func() { result <- f.run(f.gitCommand("alice", "push", f.url("blog"), "main")) }()
+	wait(t, "the push", began)
+	down := make(chan error, 1)
+	go func() { down <- f.Shutdown(t.Context()) }()
+	<-f.stopGraceOver()
+	finish <- true
+	r := wait(t, "the client", result)
+	r.ok().says("done in peace")
+	if err := wait(t, "Shutdown", down); err != nil {
+		t.Error(err)
+	}
+	if got := f.ref("blog", "refs/heads/main"); got != id {
+		t.Errorf("main is %q, want %q", got, id)
+	}
+}
+
+func (f *fixture) stopGraceOver() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lastCall()
+}

@@ -27,6 +27,7 @@ type session struct {
 	said   string                // the last error that the person was told, for the record
 	cut    atomic.Pointer[error] // why nothing comes in or goes out any more
 	log    logrus.FieldLogger
+	keeps  atomic.Bool     // a push whose pack is in: the server's stop waits for it
 	term   *terminal       // nil where the client has none
 	work   *sync.WaitGroup // of the channel: what must end before the channel counts as done
 }
@@ -66,7 +67,7 @@ func (c *connection) session(ctx, base context.Context, conn *gossh.ServerConn, 
 	allowed, over := c.whileAllowed(ctx, conn, s)
 	defer over()
 	verb, status = s.run(allowed, base)
-	if errors.Is(context.Cause(allowed), errRevoked) {
+	if s.cut.Load() != nil {
 		status = 1 // which it was told
 	}
 	s.log.WithFields(logrus.Fields{"verb": verb, "status": status, "took": time.Since(start).Round(time.Millisecond)}).Info("session over")
@@ -132,8 +133,12 @@ func (s *session) errOut() io.Writer {
 // fail tells the person what is wrong and returns the status.
 func (s *session) fail(status int, err error) int {
 	s.said = err.Error()
-	fmt.Fprintf(s.errOut(), "scotch: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n        "))
+	sayError(s.errOut(), err)
 	return status
+}
+
+func sayError(w io.Writer, err error) {
+	fmt.Fprintf(w, "scotch: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n        "))
 }
 
 // may asks the keyring and the rules anew.

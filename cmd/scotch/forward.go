@@ -52,6 +52,9 @@ func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func
 		s.srv = srv
 		defer func() { s.srv = nil }()
 		return work(cmd, args)
+	case errors.Is(err, control.ErrNoServer) && isServing(site):
+		return fmt.Errorf("the server is stopping or starting: nothing answers at %s\na stop finishes the deploys under way first, for %s at most ([server] stop_timeout); try again in a moment",
+			filepath.Join(site.Paths.Run, socketName), site.Server.StopTimeout)
 	case errors.Is(err, control.ErrNoServer):
 		return fmt.Errorf("%w at %s\nstart it: %s", err, filepath.Join(site.Paths.Run, socketName), howToStart(site))
 	case err != nil && cmd.Context().Err() != nil:

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"time"
 
@@ -224,17 +225,44 @@ func (s *server) stop(p *plugins, whole bool) error {
 	return errors.Join(err, strays)
 }
 
+// listens tells whether a server listens for commands of this machine.
+func listens(site *config.Site) bool {
+	conn, err := net.DialTimeout("unix", filepath.Join(site.Paths.Run, socketName), time.Second)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
+// isServing tells whether a server has the lock of a site. It looks at the
+// kernel's list (proc_locks(5)): trying would keep a server that starts from it.
+func isServing(site *config.Site) bool {
+	fi, err := os.Stat(filepath.Join(site.Paths.Run, lockName))
+	if err != nil {
+		return false
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	locks, err := os.ReadFile("/proc/locks")
+	return ok && err == nil && regexp.MustCompile(fmt.Sprintf(`(?m)^[0-9]+: FLOCK .*:%d 0 EOF$`, st.Ino)).Match(locks)
+}
+
+const lockName = "server.lock"
+
 // lockSite keeps two servers from working on the same files.
 func lockSite(site *config.Site) (unlock func(), err error) {
 	if err := new(deployer.Files).MkdirAll("make-run", site.Paths.Run, site.DirMode); err != nil {
 		return nil, err
 	}
-	lock := flock.New(filepath.Join(site.Paths.Run, "server.lock"))
+	lock := flock.New(filepath.Join(site.Paths.Run, lockName))
 	got, err := lock.TryLock()
 	if err != nil {
 		return nil, fmt.Errorf("locking %q: %w", lock.Path(), err)
 	}
 	if !got {
+		if !listens(site) {
+			return nil, fmt.Errorf("a server is stopping on %q, or just starting\na stop finishes the deploys under way first, for %s at most ([server] stop_timeout); try again in a moment",
+				site.Paths.Run, site.Server.StopTimeout)
+		}
 		return nil, fmt.Errorf("a server is running already on %q\nstop it first, or give this one another directory", site.Paths.Run)
 	}
 	return func() { lock.Unlock() }, nil
