@@ -73,7 +73,8 @@ func (k *Keyring) Add(name string, role Role, apps []string, keyLine string) err
 	return nil
 }
 
-// Remove takes out every key with the name and returns how many there were.
+// Remove takes out every key with the name and returns how many there were. Those
+// that come from elsewhere stay, which is an error, also where others were removed.
 // They are out when it returns, also where another line of the file is bad and
 // an older version is in force.
 func (k *Keyring) Remove(name string) (int, error) {
@@ -81,11 +82,6 @@ func (k *Keyring) Remove(name string) (int, error) {
 	defer k.mu.Unlock()
 	k.refresh()
 	named := func(e *Entry) bool { return e != nil && e.Name == name }
-	for _, f := range k.extras {
-		if i := slices.IndexFunc(f.entries, named); i >= 0 && k.entries[f.entries[i].key] == f.entries[i] {
-			return 0, fmt.Errorf("the key of %q is not scotch's to remove: it comes from %s", name, f.entries[i].Source)
-		}
-	}
 	before := len(k.main.entries)
 	inFile := 0
 	err := k.edit(func(text string) string {
@@ -104,7 +100,20 @@ func (k *Keyring) Remove(name string) (int, error) {
 	}
 	k.main.entries = slices.DeleteFunc(k.main.entries, named)
 	k.index()
-	return max(inFile, before-len(k.main.entries)), nil
+	n := max(inFile, before-len(k.main.entries))
+	for _, path := range sortedPaths(k.extras) {
+		f := k.extras[path]
+		i := slices.IndexFunc(f.entries, named)
+		if i < 0 || k.entries[f.entries[i].key] != f.entries[i] {
+			continue
+		}
+		source := f.entries[i].Source
+		if n == 0 {
+			return 0, fmt.Errorf("the key of %q is not scotch's to remove: it comes from %s", name, source)
+		}
+		return n, fmt.Errorf("removed %d of %s's keys; another one stays, which is not scotch's to remove: it comes from %s", n, name, source)
+	}
+	return n, nil
 }
 
 // parsePlain reads the one public key that a person gives.

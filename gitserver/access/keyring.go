@@ -39,6 +39,7 @@ type Keyring struct {
 // keyFile is what is known of one file.
 type keyFile struct {
 	read    bool // that it was looked at before
+	unread  bool // that it could not be read the last time
 	stamp   stamp
 	entries []*Entry // in force
 	bad     error    // of its newest version
@@ -48,6 +49,7 @@ type keyFile struct {
 // inode, a write in place its size or time.
 type stamp struct {
 	modified time.Time
+	changed  syscall.Timespec // its inode: whoever sets the time back can't set this one
 	size     int64
 	device   uint64
 	inode    uint64
@@ -181,7 +183,7 @@ func (k *Keyring) report(err error) {
 // force; where there is none, its good lines are: each line only ever gives.
 func (f *keyFile) refresh(path string, parse func(path string, data []byte) ([]*Entry, error), report func(error)) bool {
 	now, err := stampOf(path)
-	if err == nil && f.read && now == f.stamp {
+	if err == nil && f.read && !f.unread && now == f.stamp {
 		return false
 	}
 	var data []byte
@@ -193,12 +195,12 @@ func (f *keyFile) refresh(path string, parse func(path string, data []byte) ([]*
 		if f.bad == nil || f.bad.Error() != err.Error() {
 			report(err)
 		}
-		f.bad = err // and try again the next time
+		f.bad, f.unread = err, true // and try again the next time
 		return false
 	}
 	first := !f.read
 	entries, bad := parse(path, data)
-	f.read, f.stamp, f.bad = true, now, bad
+	f.read, f.unread, f.stamp, f.bad = true, false, now, bad
 	if bad != nil {
 		report(bad)
 		if !first {
@@ -262,7 +264,7 @@ func stampOf(path string) (stamp, error) {
 	}
 	s := stamp{modified: fi.ModTime(), size: fi.Size()}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		s.device, s.inode = uint64(st.Dev), st.Ino
+		s.device, s.inode, s.changed = uint64(st.Dev), st.Ino, st.Ctim
 	}
 	return s, nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"math/big"
 	"net"
 	"net/netip"
@@ -454,4 +455,71 @@ func FuzzParseLine(f *testing.F) {
 		}
 		e.allows(netip.MustParseAddr("192.0.2.1"), time.Now())
 	})
+}
+
+// A name that one of the person's own keys has too does not keep the one in the
+// file from being removed.
+func TestRemoveOfANameThatAnExtraKeyHasToo(t *testing.T) {
+	extra, extraLine := newKey(t)
+	own := filepath.Join(t.TempDir(), "id.pub")
+	write(t, own, extraLine+" bob\n")
+	bob, bobLine := newKey(t)
+	k, path, _ := newKeyring(t, bobLine+" bob\n", own)
+	n, err := k.Remove("bob")
+	if n != 1 || err == nil || !strings.Contains(err.Error(), "removed 1") || !strings.Contains(err.Error(), own) {
+		t.Errorf("Remove = %d, %v", n, err)
+	}
+	if _, ok := find(k, bob); ok || readString(t, path) != "" {
+		t.Error("bob's key in the file is in force")
+	}
+	if _, ok := find(k, extra); !ok {
+		t.Error("the extra key is out")
+	}
+}
+
+// A file that could not be read for a while, and is then the same as before.
+func TestReadErrorIsOverWithTheFile(t *testing.T) {
+	alice, line := newKey(t)
+	k, path, _ := newKeyring(t, line+" alice\n")
+	find(k, alice)
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.List(); err == nil {
+		t.Error("no error for a directory")
+	}
+	if err := errors.Join(os.Remove(path), os.Rename(path+".away", path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.List(); err != nil {
+		t.Errorf("the file is back: %v", err)
+	}
+	if err := k.Add("bob", Push, nil, firstLine(newKey(t))); err != nil {
+		t.Error(err)
+	}
+}
+
+// Same size, same time, same inode: an editor that puts the time back.
+func TestReadAnewWhereTheTimeWasPutBack(t *testing.T) {
+	alice, aliceLine := newKey(t)
+	bob, bobLine := newKey(t)
+	k, path, _ := newKeyring(t, aliceLine+" alice\n")
+	find(k, alice)
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, bobLine+" cilla\n")
+	if err := os.Chtimes(path, fi.ModTime(), fi.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := find(k, alice); ok {
+		t.Error("the old file is in force")
+	}
+	if _, ok := find(k, bob); !ok {
+		t.Error("the new file is not in force")
+	}
 }
