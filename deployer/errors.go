@@ -11,6 +11,10 @@ import (
 // not to be found.
 var ErrNoProgram = errors.New("no such program")
 
+// ErrNotExecutable is what a Runner's error matches when the program of a command
+// is there, and cannot be started.
+var ErrNotExecutable = errors.New("not executable")
+
 // ExitError is a command that ended with a status other than 0.
 type ExitError struct {
 	Name   string // the program, as a person knows it: "pip"

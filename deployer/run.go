@@ -32,7 +32,8 @@ type OneOff struct {
 const lastOfRuns = 3 * time.Second
 
 // Run runs the command and returns its exit status, 128 and the signal's number
-// where one ended it, as a shell has it. It ends with ctx and with the server.
+// where one ended it, 127 where there is no such program and 126 where it cannot be
+// started, as a shell has it. It ends with ctx and with the server.
 func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
 	c, rec, err := d.oneOff(o)
 	if err != nil {
@@ -77,6 +78,9 @@ func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
 		// As a shell has it.
 		fmt.Fprintf(o.Stderr, "scotch: %s\n", FirstLine(err.Error()))
 		return 127, nil
+	case errors.Is(err, ErrNotExecutable), errors.Is(err, unix.ENOEXEC):
+		fmt.Fprintf(o.Stderr, "scotch: %s\n", FirstLine(err.Error()))
+		return 126, nil
 	}
 	return 0, err
 }

@@ -83,9 +83,13 @@ func (s *session) record(app string, refs []audit.Ref, status int, begin time.Ti
 	if status != 0 {
 		e.Result = audit.Failed
 	}
+	// git's own status is 0 where it could tell the client, whose git exits with 1.
 	for _, r := range refs {
-		if r.Result == "refused" {
-			e.Result, e.Reason = audit.Denied, r.Reason
+		switch {
+		case r.Result == "refused":
+			e.Result, e.Reason, e.Status = audit.Denied, r.Reason, 1
+		case r.Result == "failed" && e.Result != audit.Denied:
+			e.Result, e.Reason, e.Status = audit.Failed, r.Reason, 1
 		}
 	}
 	if status != 0 && len(refs) == 0 {

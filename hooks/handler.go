@@ -26,7 +26,7 @@ type Push struct {
 	// Gone is closed when the client has left; nil: never.
 	Gone <-chan struct{}
 	// Settled is told what is answered for each ref, for a record of it: "live",
-	// "stored" or "refused" with a reason. nil: nobody is told.
+	// "stored", or with a reason "refused", and "failed" where a deploy did. nil: nobody is told.
 	Settled func(u Update, result, reason string)
 }
 
@@ -230,7 +230,11 @@ func (p *push) procReceive(ctx context.Context, q *request, out *printer) {
 			p.settle(d.Update, "stored", "")
 			out.s.verdict(q.id, "fall-through", d.Ref, "")
 		case refuse:
-			p.settle(d.Update, "refused", d.reason)
+			result := "refused"
+			if d.failed {
+				result = "failed"
+			}
+			p.settle(d.Update, result, d.reason)
 			p.log.WithField("ref", d.Ref).Infof("push refused: %s", d.reason)
 			out.s.verdict(q.id, "ng", d.Ref, d.reason)
 		}

@@ -27,6 +27,7 @@ type decision struct {
 	Update
 	action action
 	reason string   // of a refusal: one line, for git's answer
+	failed bool     // what is refused was begun, and failed
 	hint   []string // what to know or to do next, lines above git's answer
 }
 

@@ -24,6 +24,7 @@ func (p *push) deploy(ctx context.Context, d decision, q *request, out *printer)
 		return d
 	case errors.As(err, &stage):
 		// The deployer has shown the evidence already.
+		d.failed = true
 		return d.refused(stage.Error())
 	case errors.As(err, &no):
 		return d.refused(no.Reason, hintLines(no.Hint)...)
@@ -31,6 +32,7 @@ func (p *push) deploy(ctx context.Context, d decision, q *request, out *printer)
 		return d.refused("dropped: the pusher left before the deploy began")
 	default:
 		p.log.WithError(err).Error("deploying")
+		d.failed = true
 		return d.refused(fmt.Sprintf("deploy failed: %s", deployer.FirstLine(err.Error())))
 	}
 }

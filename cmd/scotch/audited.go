@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"scotch/deployer"
 	"scotch/gitserver/audit"
 )
 
@@ -30,6 +31,18 @@ func describe(cmd *cobra.Command, r rights, args []string) audit.Entry {
 		e.Args = append(e.Args, word)
 	})
 	return e
+}
+
+// firstWord is what the audit log says of a command that is none. A value that is
+// assigned stays out.
+func firstWord(word string) string {
+	const most = 40 // characters; no command has as many
+	word, _, _ = strings.Cut(word, "=")
+	r := []rune(deployer.Neutral(word))
+	if len(r) <= most {
+		return string(r)
+	}
+	return string(r[:most]) + "…"
 }
 
 // harmlessFlags are those whose values are no secrets, nor free text.

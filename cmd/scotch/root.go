@@ -98,6 +98,9 @@ func (s *session) execute(ctx context.Context, args []string) int {
 	if s.did.Verb == "" { // wrong use, or the help
 		s.did.Verb = strings.TrimSpace(strings.TrimPrefix(cmd.CommandPath(), "scotch"))
 	}
+	if s.did.Verb == "" && len(args) > 0 {
+		s.did.Verb = firstWord(args[0])
+	}
 	s.record(begin, status(err))
 	if err != nil && !errors.As(err, new(*exitError)) {
 		s.complain(err)

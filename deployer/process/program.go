@@ -1,12 +1,12 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"scotch/deployer"
 )
@@ -49,12 +49,14 @@ func LookPath(name, dir string, env []string) (string, error) {
 func executable(path string) error {
 	info, err := os.Stat(path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %q", deployer.ErrNoProgram, path)
 	case err != nil:
-		return err
+		return fmt.Errorf("%w: %w", deployer.ErrNotExecutable, err)
 	case info.IsDir():
-		return &os.PathError{Op: "exec", Path: path, Err: unix.EISDIR}
+		return fmt.Errorf("%w: %q is a directory", deployer.ErrNotExecutable, path)
 	case info.Mode()&0o111 == 0:
-		return &os.PathError{Op: "exec", Path: path, Err: unix.EACCES}
+		return fmt.Errorf("%w: %q", deployer.ErrNotExecutable, path)
 	}
 	return nil
 }
