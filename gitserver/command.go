@@ -13,7 +13,10 @@ import (
 // nothing else that a shell does: ssh sends one line, and git quotes its
 // argument for a shell (sq_quote_buf in git's quote.c).
 func splitCommand(line string) ([]string, error) {
-	if strings.ContainsRune(line, 0) || !utf8.ValidString(line) {
+	if strings.ContainsRune(line, 0) {
+		return nil, errors.New("the command line has a NUL byte, which no word can have")
+	}
+	if !utf8.ValidString(line) {
 		return nil, errors.New("the command line is not UTF-8 text")
 	}
 	var words []string

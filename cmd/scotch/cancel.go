@@ -32,6 +32,6 @@ func (s *session) addCancel(root *cobra.Command) {
 			return nil
 		},
 	}
-	cmd.Flags().IntVar(&run, "run", 0, "end the detached command `N`, not a deploy")
+	cmd.Flags().Var(&number{at: &run}, "run", "end the detached command `N`, not a deploy")
 	s.add(root, cmd, rights{verb: access.VerbCancel, apps: firstApp})
 }

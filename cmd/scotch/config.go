@@ -99,7 +99,7 @@ func (s *session) printConfig(ctx context.Context, app, word string) error {
 		if e.Section != section || e.Key != key && (isVariable(section) || e.Key != strings.ToLower(key)) {
 			continue
 		}
-		fmt.Fprintln(s.stdout, e.Value)
+		s.printValue(e.Value)
 		return nil
 	}
 	return fmt.Errorf("%s is not set for %q\n%q lists what is", word, app, "dump "+app)

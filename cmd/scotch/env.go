@@ -36,7 +36,8 @@ pair of quotes each, so what has spaces, "$" or quotes needs two pairs:
 
   ssh -p 2222 scotch@SERVER env APP set 'GREETING="hello world"'
 
-The list shows names alone; get prints a value.`,
+The list shows names alone; get prints a value, and on a terminal shows what
+could steer that as \x1b and the like.`,
 		Example: "  scotch env blog set DEBUG=0 LANGUAGE=de",
 		Args:    checkEdit,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -135,7 +136,7 @@ func (s *session) printEnv(ctx context.Context, app, name string) error {
 	}
 	for _, e := range entries {
 		if e.Section == "env" && e.Key == name {
-			fmt.Fprintln(s.stdout, e.Value)
+			s.printValue(e.Value)
 			return nil
 		}
 	}

@@ -29,7 +29,8 @@ func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func
 	if err != nil {
 		return err
 	}
-	call := control.Call{Args: serverArgs(cmd, args), Stdin: r.stdin, Version: version()}
+	out, isFile := s.stdout.(*os.File)
+	call := control.Call{Args: serverArgs(cmd, args), Stdin: r.stdin, Screen: isFile && isTerminal(out), Version: version()}
 	if len(s.files) > 0 {
 		call.Files = site.Files
 	}
@@ -58,13 +59,23 @@ func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func
 	case errors.Is(err, control.ErrNoServer):
 		return fmt.Errorf("%w at %s\nstart it: %s", err, filepath.Join(site.Paths.Run, socketName), howToStart(site))
 	case err != nil && cmd.Context().Err() != nil:
-		return context.Cause(cmd.Context())
+		return unlessFollowing(cmd, context.Cause(cmd.Context()))
 	case err != nil:
 		return err
 	case code != 0:
 		return &exitError{code}
 	}
 	return nil
+}
+
+// unlessFollowing is the error of a command that was interrupted. Ctrl-C is how one
+// that follows a log is ended, and no failure, over ssh neither.
+func unlessFollowing(cmd *cobra.Command, cause error) error {
+	i, ok := errors.AsType[*interrupted](cause)
+	if f := cmd.Flags().Lookup("follow"); ok && i.signal == os.Interrupt && f != nil && f.Value.String() == "true" {
+		return nil
+	}
+	return cause
 }
 
 // localCommand is how a person on this machine reaches the server's commands.

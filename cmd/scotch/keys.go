@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 
+	"scotch/deployer"
 	"scotch/gitserver/access"
 )
 
@@ -90,6 +91,11 @@ func (s *session) admit(name string, role access.Role, apps []string, key string
 		return err
 	}
 	fmt.Fprintf(s.stdout, "%s may connect now, role %s\n", name, role)
+	for _, app := range once(apps) {
+		if !s.srv.hasApp(app) {
+			fmt.Fprintf(s.stderr, "there is no app %q yet; the role holds for it once there is: create %s\n", app, app)
+		}
+	}
 	return nil
 }
 
@@ -157,13 +163,32 @@ func (s *session) addKeysList(parent *cobra.Command) {
 				if k.Apps != nil {
 					apps = strings.Join(k.Apps, ",")
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.Name, k.Role, apps, k.Fingerprint)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s%s\n", k.Name, k.Role, apps, k.Fingerprint, conditions(k.From, k.Expires))
 			}
 			return w.Flush()
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
 	s.add(parent, cmd, rights{verb: access.VerbKeys})
+}
+
+// conditions are under which a key is let in, beside being the right one: a cell
+// of a table, "" for none.
+func conditions(from string, expires time.Time) string {
+	var all []string
+	if from != "" {
+		all = append(all, "from "+deployer.Neutral(from))
+	}
+	if word := "expires"; !expires.IsZero() {
+		if !time.Now().Before(expires) {
+			word = "EXPIRED"
+		}
+		all = append(all, word+" "+expires.Format("2006-01-02 15:04"))
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return "\t" + strings.Join(all, ", ")
 }
 
 func (s *session) addKeysRemove(parent *cobra.Command) {

@@ -18,7 +18,7 @@ func (s *session) addLogs(root *cobra.Command) {
 		Use:   "logs APP [--deploy [vN] | --run [N]] | logs --audit",
 		Short: "the app's log, or the log of a deploy",
 		Long: `Shows the last lines of what an app's processes wrote. -f goes on with what comes,
-across restarts and releases, until you end it.
+across restarts and releases, until you end it by Ctrl-C; its exit status is 0 then.
 
 --deploy shows the log of a deploy instead: of the last one, or of release vN; with
 -f of the one under way, until it ends. Of deploys that failed "releases APP" tells
@@ -67,9 +67,10 @@ commands, switches.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
-	cmd.Flags().IntVarP(&n, "lines", "n", 100, "how many lines")
+	n = 100
+	cmd.Flags().VarP(&number{at: &n}, "lines", "n", "how many lines")
 	cmd.Flags().BoolVar(&run, "run", false, "the output of a detached command")
 	cmd.Flags().BoolVar(&deploy, "deploy", false, "the log of a deploy")
-	s.addAudit(cmd)
+	s.addAudit(cmd, &n)
 	s.add(root, cmd, rights{verb: access.VerbLogs, apps: firstApp})
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // addAudit makes a command that shows an app's log show the audit log with --audit.
-func (s *session) addAudit(cmd *cobra.Command) {
+func (s *session) addAudit(cmd *cobra.Command, n *int) {
 	var ofAudit, asJSON bool
 	check, work := cmd.Args, cmd.RunE
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -25,7 +25,7 @@ func (s *session) addAudit(cmd *cobra.Command) {
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if ofAudit {
-			return s.auditLog(cmd, asJSON)
+			return s.auditLog(cmd, *n, asJSON)
 		}
 		if asJSON {
 			return usageError{errors.New("--json goes with --audit: an app's log has lines of its own")}
@@ -37,16 +37,15 @@ func (s *session) addAudit(cmd *cobra.Command) {
 }
 
 // auditLog shows the audit log to those who may see it.
-func (s *session) auditLog(cmd *cobra.Command, asJSON bool) error {
+func (s *session) auditLog(cmd *cobra.Command, n int, asJSON bool) error {
 	flags := cmd.Flags()
 	for _, other := range []string{"deploy", "run"} {
 		if flags.Changed(other) {
 			return usageError{fmt.Errorf("--audit and --%s are two logs: ask for one", other)}
 		}
 	}
-	n, err1 := flags.GetInt("lines")
-	follow, err2 := flags.GetBool("follow")
-	if err := errors.Join(err1, err2); err != nil {
+	follow, err := flags.GetBool("follow")
+	if err != nil {
 		return err
 	}
 	if n < 0 {

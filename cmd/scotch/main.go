@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"scotch/deployer/systemd"
 	"scotch/hooks"
 )
@@ -63,7 +65,12 @@ func run(argv []string) int {
 // interrupted is the cause of a context that a signal cancelled.
 type interrupted struct{ signal os.Signal }
 
-func (i *interrupted) Error() string { return "interrupted by " + i.signal.String() }
+func (i *interrupted) Error() string {
+	if s, ok := i.signal.(syscall.Signal); ok && s != syscall.SIGINT {
+		return "interrupted by " + unix.SignalName(s)
+	}
+	return "interrupted"
+}
 
 func isHook(name string) bool {
 	return name == "pre-receive" || name == "proc-receive" || name == "post-receive"

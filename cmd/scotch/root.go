@@ -32,6 +32,9 @@ type session struct {
 	// server and they have one.
 	term *deployer.Terminal
 
+	// screen tells that stdout is shown on a terminal.
+	screen bool
+
 	// srv is the running server; nil in the program that a person starts,
 	// which hands its commands on to the server.
 	srv *server
@@ -285,6 +288,19 @@ func (s *server) hasApp(app string) bool {
 
 func noSuchApp(app string) error {
 	return fmt.Errorf("there is no app %q here that is yours\n%q lists those that are", app, "list")
+}
+
+// printValue prints a value as it is, for scripts; at a terminal, which it could
+// steer, made harmless. Its lines stay lines.
+func (s *session) printValue(value string) {
+	if s.screen {
+		lines := strings.Split(value, "\n")
+		for i, l := range lines {
+			lines[i] = deployer.Neutral(l)
+		}
+		value = strings.Join(lines, "\n")
+	}
+	fmt.Fprintln(s.stdout, value)
 }
 
 // printJSON writes a value for machines.

@@ -323,7 +323,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 
 // command runs a command of an ssh session.
 func (s *server) command(ctx context.Context, who access.Identity, c gitserver.Command) int {
-	run := &session{who: who, stdin: c.Stdin, stdout: c.Stdout, stderr: c.Stderr, term: (*deployer.Terminal)(c.Terminal), srv: s}
+	run := &session{who: who, stdin: c.Stdin, stdout: c.Stdout, stderr: c.Stderr, term: (*deployer.Terminal)(c.Terminal), screen: c.Terminal != nil, srv: s}
 	return run.execute(ctx, append([]string{}, c.Args...))
 }
 
@@ -332,7 +332,7 @@ func (s *server) call(ctx context.Context, c control.Call, stdin io.Reader, stdo
 	if w := otherFiles(c.Files, s.site.Files); w != "" {
 		fmt.Fprintln(stderr, w)
 	}
-	run := &session{who: local(), stdin: stdin, stdout: stdout, stderr: stderr, term: (*deployer.Terminal)(term), srv: s}
+	run := &session{who: local(), stdin: stdin, stdout: stdout, stderr: stderr, term: (*deployer.Terminal)(term), screen: c.Screen, srv: s}
 	return run.execute(ctx, append([]string{}, c.Args...))
 }
 

@@ -28,6 +28,8 @@ type Call struct {
 	Files []string `json:"files,omitempty"`
 	// Terminal is what the call was typed at, nil for none. Do fills it in.
 	Terminal *caller `json:"terminal,omitempty"`
+	// Screen tells that the output goes to a terminal, whatever the input is.
+	Screen bool `json:"screen,omitempty"`
 	// Version of the client's program; the two may differ after an upgrade.
 	Version string `json:"version,omitempty"`
 }
