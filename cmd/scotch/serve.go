@@ -83,6 +83,9 @@ func openSite(files []string) (*config.Site, error) {
 
 // serve runs the server until ctx is done, and then ends it in order.
 func (s *session) serve(ctx context.Context, o standaloneOptions) error {
+	if err := keepInherited(); err != nil {
+		return err
+	}
 	log := logrus.New()
 	log.SetOutput(s.stderr)
 	log.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true, TimestampFormat: time.RFC3339})
