@@ -55,7 +55,7 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 		return nil, op.afterRelease(rec, err)
 	}
 	if m != nil {
-		m.setServes(tenure{rec.Live, answered})
+		m.setServes(tenure{time.Now(), answered})
 	}
 	op.endWatch()
 	d.mu.Lock()

@@ -314,7 +314,7 @@ func (op *operation) goLiveAgain(ctx context.Context, live *Record, m *member, r
 	s.live = m
 	d.mu.Unlock()
 	op.warm = nil
-	m.setServes(tenure{rec.Live, answered})
+	m.setServes(tenure{time.Now(), answered}) // rec.Live is before the switch: what failed then was not its
 	if err := d.files.Remove("start-app", op.l.stopped()); err != nil {
 		d.log.WithField("app", op.app).Errorf("removing the mark of a stopped app: %v", err)
 	}
