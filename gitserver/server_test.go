@@ -459,3 +459,26 @@ func (f *fixture) stopGraceOver() <-chan struct{} {
 	defer f.mu.Unlock()
 	return f.lastCall()
 }
+
+// A key that may read could hold a process of git for each session, for good.
+func TestSilentFetchEnds(t *testing.T) {
+	f := start(t, func(f *fixture) { f.IdleTimeout = 200 * time.Millisecond })
+	f.app("blog")
+	sess, err := f.dial("carol").NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := sess.StdinPipe() // which nobody writes to
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	ended := make(chan string, 1)
+	go func() {
+		out, _ := sess.CombinedOutput("git-upload-pack blog")
+		ended <- string(out)
+	}()
+	if said := wait(t, "the fetch", ended); !strings.Contains(said, errSilent.Error()) {
+		t.Errorf("it ended with %q", said)
+	}
+}

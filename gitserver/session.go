@@ -168,16 +168,23 @@ func (s *session) upload(ctx context.Context, app string) int {
 	if status := s.unsound(app); status != 0 {
 		return status
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	t := &traffic{Reader: s, Writer: s}
+	defer t.watch(min(fetchWord, or(s.server.IdleTimeout, fetchWord)), func() { cancel(errSilent) })()
 	g := &gitRun{
 		service:  uploadPack,
 		dir:      s.server.Repositories.Path(app),
-		stdin:    s,
-		stdout:   s,
+		stdin:    t,
+		stdout:   t,
 		stderr:   s.Stderr(),
 		protocol: s.protocol(),
 		copying:  s.work,
 	}
 	status, err := s.server.Git.run(ctx, g)
+	if context.Cause(ctx) == errSilent {
+		return s.fail(1, errSilent)
+	}
 	if err != nil && ctx.Err() == nil {
 		s.log.WithError(err).Error("upload-pack")
 		return s.fail(1, errors.New("git could not be run; the server's log says why"))
