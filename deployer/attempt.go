@@ -59,7 +59,7 @@ func (op *operation) noteAttempt(failure error) {
 	}
 	a := attempt{
 		Instance: op.id, After: next - 1, Commit: op.commit.ID, Subject: op.commit.Subject,
-		By: op.by, When: op.started, Took: time.Since(op.started), Why: FirstLine(failure.Error()),
+		By: op.by.Name, When: op.started, Took: time.Since(op.started), Why: FirstLine(failure.Error()),
 	}
 	if stage, ok := errors.AsType[*StageError](failure); ok {
 		a.Stage, a.Why = stage.Stage, FirstLine(stage.Err.Error())

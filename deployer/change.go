@@ -15,7 +15,8 @@ import (
 
 // Edit is a change of an app's own file.
 type Edit struct {
-	App, By string
+	App string
+	By  Actor
 	// What is done, for reports: "setting SECRET_KEY". It names no values.
 	What string
 	// Apply gets the file's content and returns the new one; an error changes
@@ -88,7 +89,7 @@ func (d *Deployer) saveChange(ctx context.Context, e Edit, outcome Outcome, out 
 	}
 	defer d.work.Done()
 	wait := NewReport(out)
-	leave, err := d.enter(ctx, e.App, e.What, e.By, func(ahead *ticket) {
+	leave, err := d.enter(ctx, e.App, e.What, e.By.Name, func(ahead *ticket) {
 		wait.Headline("%s: waiting behind %s", e.App, ahead)
 	})
 	if err != nil {

@@ -30,7 +30,7 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 	}
 	rec := &Record{
 		App: op.app, Instance: op.id, Dir: op.dir, Commit: c.ID, Subject: c.Subject,
-		By: op.by, Why: op.what, Started: op.started, Root: a.Root, Grace: a.Timeout,
+		By: op.by.Name, Why: op.what, Started: op.started, Root: a.Root, Grace: a.Timeout,
 	}
 	if err := op.d.placeIsFree(ctx, a); err != nil {
 		return nil, nil, err

@@ -29,7 +29,7 @@ type Event struct {
 	// or "change".
 	What string
 	App  string
-	By   string // "scotch" where the watch after a switch took a release back
+	By   Actor  // "scotch" where the watch after a switch took a release back
 	Ref  string // the branch that moves with it
 
 	// Release and Commit are what is live now, or of an operation that did not

@@ -76,12 +76,12 @@ func (d *Deployer) endWatch(app, by string) {
 // Restart makes a new instance of the live release, with the configuration as
 // it is now, and switches to it as a deploy does. It shares the release's
 // source and virtualenv. A stopped app is started by it.
-func (d *Deployer) Restart(ctx context.Context, app, by string, out io.Writer) error {
+func (d *Deployer) Restart(ctx context.Context, app string, by Actor, out io.Writer) error {
 	return d.renew(ctx, app, by, "restart", out)
 }
 
 // StartApp starts a stopped app; one that runs is left alone.
-func (d *Deployer) StartApp(ctx context.Context, app, by string, out io.Writer) error {
+func (d *Deployer) StartApp(ctx context.Context, app string, by Actor, out io.Writer) error {
 	live, err := d.liveRecord(app)
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func (d *Deployer) StartApp(ctx context.Context, app, by string, out io.Writer) 
 	return d.renew(ctx, app, by, "start", out)
 }
 
-func (d *Deployer) renew(ctx context.Context, app, by, what string, out io.Writer) error {
+func (d *Deployer) renew(ctx context.Context, app string, by Actor, what string, out io.Writer) error {
 	if _, err := d.liveRecord(app); err != nil {
 		return err
 	}

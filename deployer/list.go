@@ -127,7 +127,7 @@ func (d *Deployer) underway(app string) *Underway {
 	if op == nil {
 		return nil
 	}
-	return &Underway{What: Neutral(op.title), By: Neutral(op.by), Since: op.started}
+	return &Underway{What: Neutral(op.title), By: Neutral(op.by.Name), Since: op.started}
 }
 
 // firstDeploy is the state of an app that nothing is live of, and why.

@@ -21,7 +21,7 @@ type operation struct {
 	app     string
 	what    string // "deploy"
 	title   string // for others: "a restart"
-	by      string
+	by      Actor
 	id      string // of the new instance
 	l       layout
 	dir     string // of the new instance: l.instance(id)
@@ -73,9 +73,10 @@ func (e *cancelledError) Error() string { return "cancelled by " + e.by }
 
 // task is what operate runs, once the app's turn has come.
 type task struct {
-	app, what, by string
-	title         string // for those who wait behind: "deploying 3f2c1ab"
-	heavy         bool   // takes one of the server's slots for deploys
+	app, what string
+	by        Actor
+	title     string // for those who wait behind: "deploying 3f2c1ab"
+	heavy     bool   // takes one of the server's slots for deploys
 	// tells that its output says why it failed, as a push's does: git shows one
 	// line of the error. Elsewhere whoever asked shows all of it, once.
 	tells bool
@@ -100,7 +101,7 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 		}
 	}
 	wait := NewReport(out)
-	leave, err := d.enter(ctx, t.app, t.title, t.by, func(ahead *ticket) {
+	leave, err := d.enter(ctx, t.app, t.title, t.by.Name, func(ahead *ticket) {
 		wait.Headline("%s: waiting behind %s", t.app, ahead)
 		wait.Note("`%s cancel %s` ends what is under way", d.SSH, t.app)
 	})
@@ -185,7 +186,7 @@ func (d *Deployer) awaitSlot(ctx context.Context) error {
 }
 
 // endWatch ends the watch over what was live, for good.
-func (op *operation) endWatch() { op.d.endWatch(op.app, op.title+" by "+op.by) }
+func (op *operation) endWatch() { op.d.endWatch(op.app, op.title+" by "+op.by.Name) }
 
 // cool lets go of a warm instance that was not switched back to. When nothing
 // came of the operation the watch goes on.

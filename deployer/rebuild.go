@@ -13,7 +13,7 @@ import (
 // Rebuild makes a fresh virtualenv for the live release, with the packages that
 // it recorded, and switches to a new instance with it. It is for after an
 // upgrade of Python.
-func (d *Deployer) Rebuild(ctx context.Context, app, by string, out io.Writer) error {
+func (d *Deployer) Rebuild(ctx context.Context, app string, by Actor, out io.Writer) error {
 	if _, err := d.liveRecord(app); err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (d *Deployer) rebuildChanged(apps []string) {
 		}
 		log := d.log.WithField("app", app)
 		log.Warnf("rebuilding it: %s", why)
-		if err := d.Rebuild(d.ctx, app, "scotch", io.Discard); err != nil {
+		if err := d.Rebuild(d.ctx, app, itself(), io.Discard); err != nil {
 			log.Errorf("%v", fmt.Errorf("rebuilding it: %w\nsee `logs %s --deploy`", err, app))
 		}
 	}

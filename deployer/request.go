@@ -5,6 +5,16 @@ import (
 	"time"
 )
 
+// Actor is who asks for an operation.
+type Actor struct {
+	Name string // of the key or of the local user; "scotch" for what it does by itself
+	Key  string // its fingerprint, "" where no key was used
+	From string // address, "local" on the server itself
+}
+
+// itself is who does what nobody asked for.
+func itself() Actor { return Actor{Name: "scotch"} }
+
 // Request asks for a deploy of a commit that is in the app's repository.
 type Request struct {
 	App    string
@@ -14,8 +24,8 @@ type Request struct {
 	// that does not exist. It is compared when the deploy's turn comes; empty
 	// compares nothing.
 	Old   string
-	By    string // name of the key or of the local user
-	Clean bool   // build the virtualenv from nothing
+	By    Actor
+	Clean bool // build the virtualenv from nothing
 	// Wait holds the answer until the watch after the switch is over. A release
 	// that was taken back is a *StageError then.
 	Wait bool

@@ -18,7 +18,7 @@ import (
 // and logs. from is one of DestroyedApp.Stamp, "" for the app's last one. What was
 // live is then started, as by a restart, unless a person had stopped it. The app is
 // back as soon as its file is, which comes last: after a crash the same again goes on.
-func (d *Deployer) Restore(ctx context.Context, app, from, by string, out io.Writer) error {
+func (d *Deployer) Restore(ctx context.Context, app, from string, by Actor, out io.Writer) error {
 	if err := config.ValidName(app); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 // branch follows. While the release's old instance is still warm it is that one
 // that serves again, at once; else a new one is started from the release's own
 // source and virtualenv. With hold the app is locked for that reason afterwards.
-func (d *Deployer) Rollback(ctx context.Context, app string, n int, hold, by string, out io.Writer) (Result, error) {
+func (d *Deployer) Rollback(ctx context.Context, app string, n int, hold string, by Actor, out io.Writer) (Result, error) {
 	if err := checkLockReason(hold); err != nil {
 		return Result{}, err
 	}
@@ -51,7 +51,7 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 	if err != nil {
 		return Result{}, err
 	}
-	op.warm = d.endVigil(op.app, op.title+" by "+op.by)
+	op.warm = d.endVigil(op.app, op.title+" by "+op.by.Name)
 	if op.warm != nil && op.warm.rec.Release == target.Release && d.stillFits(op.warm) {
 		op.report.Stage("register")
 		op.report.Step("instance", fmt.Sprintf("%s is still warm", target.Instance), -1)
@@ -71,14 +71,14 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 			op.report.Note("note: changes that the release command of v%d made to the database remain", r.Release)
 		}
 	}
-	undone := &Undone{When: time.Now(), By: op.by, Why: fmt.Sprintf("rolled back to v%d", target.Release)}
+	undone := &Undone{When: time.Now(), By: op.by.Name, Why: fmt.Sprintf("rolled back to v%d", target.Release)}
 	if live.Release > target.Release { // forward again nothing is taken back
 		if err := op.annotate(live.Release, func(r *Record) { r.Undone = undone }); err != nil {
 			d.log.WithField("app", op.app).Errorf("recording the rollback: %v", err)
 		}
 	}
 	if hold != "" {
-		if err := d.writeLock(op.app, hold, op.by); err != nil {
+		if err := d.writeLock(op.app, hold, op.by.Name); err != nil {
 			return Result{}, fmt.Errorf("v%d serves, but the app is not locked: %w\nlock it: %s lock %s REASON", target.Release, err, d.SSH, op.app)
 		}
 		op.report.Note("locked: deploys are refused until `%s unlock %s`", d.SSH, op.app)

@@ -226,7 +226,7 @@ func (v *vigil) act(ctx context.Context, failure string) error {
 		return nil
 	}
 	v.failure = failure
-	op := &operation{d: d, app: v.app, what: "rollback", by: "scotch", id: v.new.rec.Instance, l: l, dir: v.new.rec.Dir, started: time.Now()}
+	op := &operation{d: d, app: v.app, what: "rollback", by: itself(), id: v.new.rec.Instance, l: l, dir: v.new.rec.Dir, started: time.Now()}
 	log, err := os.OpenFile(filepath.Join(op.dir, "deploy.log"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o640)
 	if err != nil {
 		return err

@@ -105,6 +105,8 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 	p := hooks.Push{
 		App:     app,
 		By:      s.who.Name,
+		Key:     s.who.Fingerprint,
+		From:    s.who.Addr,
 		Dir:     s.server.Repositories.Path(app),
 		May:     func(verb string) bool { return s.may(access.Verb(verb), app) },
 		Created: created,

@@ -17,7 +17,9 @@ import (
 type Push struct {
 	App string
 	By  string // name of the key that pushes
-	Dir string // the app's repository
+	// Key is its fingerprint, From the address that it pushes from.
+	Key, From string
+	Dir       string // the app's repository
 	// May tells whether the pusher has a right ("push", "force") now; nil
 	// grants all.
 	May func(verb string) bool

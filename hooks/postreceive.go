@@ -13,7 +13,7 @@ import (
 // deploy hands the app's branch to the deployer and returns what git is to hear.
 func (p *push) deploy(ctx context.Context, d decision, q *request, out *printer) decision {
 	res, err := p.Deployer.Deploy(ctx, deployer.Request{
-		App: p.App, Ref: d.Ref, Commit: d.New, Old: d.Old, By: p.By,
+		App: p.App, Ref: d.Ref, Commit: d.New, Old: d.Old, By: deployer.Actor{Name: p.By, Key: p.Key, From: p.From},
 		Clean: slices.Contains(q.options, optionClean), Wait: slices.Contains(q.options, optionWait),
 	}, out)
 	var stage *deployer.StageError

@@ -26,7 +26,7 @@ func TestPushDeploys(t *testing.T) {
 	s.push(0, []string{"Everything up-to-date"}, "main")
 	s.deploys(2)
 	r := s.deployer.requests[1]
-	if r.App != "blog" || r.By != "ada" || r.Old != one || r.Commit != two || r.Ref != "refs/heads/main" || r.Clean {
+	if r.App != "blog" || r.By.Name != "ada" || r.Old != one || r.Commit != two || r.Ref != "refs/heads/main" || r.Clean {
 		t.Errorf("%+v", r)
 	}
 	if s.deployer.requests[0].Old != zero {

@@ -44,7 +44,7 @@ func (s *session) restore(ctx context.Context, app, from string) error {
 	if from == lastDestroyed {
 		from = ""
 	}
-	if err := s.srv.deployer.Restore(ctx, app, from, s.who.Name, s.stdout); err != nil {
+	if err := s.srv.deployer.Restore(ctx, app, from, s.actor(), s.stdout); err != nil {
 		return err
 	}
 	fmt.Fprintf(s.stdout, "%s is back\n", app)

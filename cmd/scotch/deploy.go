@@ -27,7 +27,7 @@ Of several apps the others go on when one fails; the exit status is 1 then.`,
 				return usageError{errors.New("--ref is empty\nname a branch, a tag or a commit, or leave it out for the app's branch")}
 			}
 			return s.each(cmd.Context(), args, all, access.VerbDeploy, func(ctx context.Context, app string) error {
-				_, err := s.srv.deployer.DeployRef(ctx, deployer.Request{App: app, Ref: ref, By: s.who.Name, Clean: clean, Wait: wait}, s.stdout)
+				_, err := s.srv.deployer.DeployRef(ctx, deployer.Request{App: app, Ref: ref, By: s.actor(), Clean: clean, Wait: wait}, s.stdout)
 				return err
 			})
 		},

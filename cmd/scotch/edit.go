@@ -190,7 +190,7 @@ func (s *session) change(ctx context.Context, app string, changes []config.Chang
 	}
 	var absent []string
 	outcome, err := s.srv.deployer.Change(ctx, deployer.Edit{
-		App: app, By: s.who.Name, What: strings.Join(what, ", "), Restart: !e.noRestart && !later,
+		App: app, By: s.actor(), What: strings.Join(what, ", "), Restart: !e.noRestart && !later,
 		Apply: func(data []byte) ([]byte, error) {
 			absent = nil
 			for _, c := range changes {

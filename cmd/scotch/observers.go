@@ -83,7 +83,7 @@ func (o *observers) Observe(e deployer.Event) {
 		return // its end is recorded
 	}
 	entry := audit.Entry{
-		Kind: audit.Switch, By: e.By, Verb: e.What, App: e.App, OldRelease: e.OldRelease, Old: e.Old, Release: e.Release, New: e.Commit,
+		Kind: audit.Switch, By: e.By.Name, Key: e.By.Key, From: e.By.From, Verb: e.What, App: e.App, OldRelease: e.OldRelease, Old: e.Old, Release: e.Release, New: e.Commit,
 		Result: audit.OK, Reason: e.Reason, Seconds: e.Took.Seconds(),
 	}
 	if e.State == deployer.EventFailed {
@@ -119,4 +119,9 @@ func (s *session) record(begin time.Time, status int) {
 		e.Result = audit.Failed
 	}
 	s.srv.seen.audit.Record(e)
+}
+
+// actor is who runs the command, as the deployer records it.
+func (s *session) actor() deployer.Actor {
+	return deployer.Actor{Name: s.who.Name, Key: s.who.Fingerprint, From: s.who.Addr}
 }

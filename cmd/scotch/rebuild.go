@@ -20,7 +20,7 @@ The server does so by itself at its start for apps whose Python has changed.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.each(cmd.Context(), args, all, access.VerbRebuild, func(ctx context.Context, app string) error {
-				return s.srv.deployer.Rebuild(ctx, app, s.who.Name, s.stdout)
+				return s.srv.deployer.Rebuild(ctx, app, s.actor(), s.stdout)
 			})
 		},
 	}

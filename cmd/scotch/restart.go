@@ -15,7 +15,7 @@ func (s *session) addRestart(root *cobra.Command) {
 		Short: "a new instance of what is live, switched to as by a deploy",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.each(cmd.Context(), args, all, access.VerbRestart, func(ctx context.Context, app string) error {
-				return s.srv.deployer.Restart(ctx, app, s.who.Name, s.stdout)
+				return s.srv.deployer.Restart(ctx, app, s.actor(), s.stdout)
 			})
 		},
 		Args: cobra.ArbitraryArgs,

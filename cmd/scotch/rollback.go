@@ -40,7 +40,7 @@ that a colleague's next push does not undo it; unlock lets pushes in again.`,
 			}
 			// ssh takes the quotes off: the reason's other words are arguments.
 			hold = strings.Join(append([]string{hold}, words...), " ")
-			_, err := s.srv.deployer.Rollback(cmd.Context(), args[0], n, hold, s.who.Name, s.stdout)
+			_, err := s.srv.deployer.Rollback(cmd.Context(), args[0], n, hold, s.actor(), s.stdout)
 			return err
 		},
 	}

@@ -33,7 +33,7 @@ type Message struct {
 // message makes the message of an event; ok is false where it is none to tell.
 func message(e deployer.Event, server string, now time.Time) (m Message, ok bool) {
 	m = Message{
-		Time: now.UTC().Truncate(time.Millisecond), Server: server, App: e.App, By: deployer.Neutral(e.By),
+		Time: now.UTC().Truncate(time.Millisecond), Server: server, App: e.App, By: deployer.Neutral(e.By.Name),
 		Release: e.Release, Commit: e.Commit, Subject: deployer.Neutral(e.Subject), Ref: deployer.Neutral(e.Ref), URL: e.URL,
 		OldRelease: e.OldRelease, OldCommit: e.Old, Reason: deployer.Neutral(e.Reason), Seconds: e.Took.Seconds(),
 	}

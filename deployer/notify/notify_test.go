@@ -20,7 +20,7 @@ import (
 )
 
 func event(app string) deployer.Event {
-	return deployer.Event{State: deployer.EventLive, What: "deploy", App: app, Release: 3, Commit: "0123456789", Subject: "a\x1b[31m", By: "ruben", URL: "http://x/"}
+	return deployer.Event{State: deployer.EventLive, What: "deploy", App: app, Release: 3, Commit: "0123456789", Subject: "a\x1b[31m", By: deployer.Actor{Name: "ruben"}, URL: "http://x/"}
 }
 
 func messages(log *test.Hook) string {
@@ -117,7 +117,7 @@ func TestCommand(t *testing.T) {
 	n.Observe(event("a"))
 	n.Observe(deployer.Event{State: deployer.EventLive, What: "restart", App: "a"})
 	n.Observe(deployer.Event{State: deployer.EventFailed, What: "rollback", App: "a"})
-	n.Observe(deployer.Event{State: deployer.EventLive, What: "rollback", App: "a", OldRelease: 2, Release: 1, Reason: "it died", By: "scotch"})
+	n.Observe(deployer.Event{State: deployer.EventLive, What: "rollback", App: "a", OldRelease: 2, Release: 1, Reason: "it died", By: deployer.Actor{Name: "scotch"}})
 	n.Close()
 	close(r.commands)
 	var events []string
