@@ -196,17 +196,19 @@ func (p *printer) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.buf = append(p.buf, b...)
+	rest := p.buf
 	for {
-		i := bytes.IndexByte(p.buf, '\n')
+		i := bytes.IndexByte(rest, '\n')
 		next := i + 1
 		if i < 0 {
-			if len(p.buf) <= maxLine {
+			if len(rest) <= maxLine {
+				p.buf = p.buf[:copy(p.buf, rest)]
 				return len(b), nil
 			}
 			i, next = maxLine, maxLine
 		}
-		p.lines.add(deployer.Neutral(string(p.buf[:i])))
-		p.buf = p.buf[:copy(p.buf, p.buf[next:])]
+		p.lines.add(deployer.Neutral(string(rest[:i])))
+		rest = rest[next:]
 	}
 }
 

@@ -218,3 +218,20 @@ func TestTornAnswer(t *testing.T) {
 		t.Errorf("a frame of 4 GB: %v", err)
 	}
 }
+
+// A server that was stopped left its socket now and then: whoever closed it second
+// returned, and the program ended, before the first had removed it.
+func TestSocketIsGoneAfterAnyClose(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	for range 200 {
+		l, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go l.Close()
+		l.Close()
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("the socket is there after Close: %v", err)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,20 +72,25 @@ func Listen(path string) (net.Listener, error) {
 		l.Close()
 		return nil, err
 	}
-	return &listener{l, path}, nil
+	return &listener{UnixListener: l, path: path}, nil
 }
 
 type listener struct {
 	*net.UnixListener
 	path string
+	once sync.Once
+	err  error
 }
 
+// Close may be called more than once, also at the same time: when any call
+// returns the socket is gone.
 func (l *listener) Close() error {
-	err := l.UnixListener.Close()
-	if err == nil {
-		os.Remove(l.path)
-	}
-	return err
+	l.once.Do(func() {
+		if l.err = l.UnixListener.Close(); l.err == nil {
+			os.Remove(l.path)
+		}
+	})
+	return l.err
 }
 
 // Serve answers calls until ctx is done, then waits for those under way, whose
