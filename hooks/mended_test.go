@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"testing"
 
 	"scotch/deployer"
@@ -52,26 +53,40 @@ func TestNamesThatBeginWithRefs(t *testing.T) {
 func TestLastLinesAfterAFlood(t *testing.T) {
 	s := newServer(t)
 	s.commit("one")
-	// Ready before it is written: a busy machine may read as fast as it is made.
+	const many = 100_000
 	var b strings.Builder
-	for i := range 5000 {
-		fmt.Fprintf(&b, "%d %s\n", i, strings.Repeat("x", 4000))
+	for i := range many {
+		fmt.Fprintf(&b, "%d and some more\n", i)
 	}
-	flood := b.String()
-	s.deployer.run = func(_ context.Context, _ deployer.Request, out io.Writer) error {
-		io.Copy(out, strings.NewReader(flood))
-		fmt.Fprintln(out, "app.py: no such thing")
-		return &deployer.StageError{Stage: "register", Err: fmt.Errorf("no answer")}
+	// The pusher's side stands still meanwhile: a quick one would read it all.
+	push := func(status int, last string, result error) string {
+		pid := make(chan int, 1)
+		s.deployer.run = func(_ context.Context, _ deployer.Request, out io.Writer) error {
+			p := <-pid
+			if err := syscall.Kill(-p, syscall.SIGSTOP); err != nil {
+				return err
+			}
+			defer syscall.Kill(-p, syscall.SIGCONT)
+			io.WriteString(out, b.String())
+			fmt.Fprintln(out, "app.py: no such thing")
+			return result
+		}
+		var out bytes.Buffer
+		cmd, wait := s.startGroup(&out, "scotch", "main")
+		pid <- cmd.Process.Pid
+		if got := wait(); got != status || !strings.Contains(out.String(), last) {
+			t.Errorf("exit status %d, and %q should be in what is said", got, last)
+		}
+		return out.String()
 	}
-	said := s.push(1, []string{"lines left out here", "remote: 4999 ", "remote: app.py: no such thing"}, "main")
-	if a, b := strings.LastIndex(said, "lines left out here"), strings.Index(said, "remote: 4990 "); a < 0 || a > b {
-		t.Errorf("what was left out is told of at %d, line 4990 is at %d", a, b)
+	said := push(1, "remote: app.py: no such thing", &deployer.StageError{Stage: "register", Err: fmt.Errorf("no answer")})
+	a, b10 := strings.LastIndex(said, "lines left out here"), strings.Index(said, fmt.Sprintf("remote: %d ", many-10))
+	if a < 0 || a > b10 || !strings.Contains(said, fmt.Sprintf("remote: %d ", many-1)) {
+		t.Errorf("what was left out is told of at %d, the tenth last line is at %d", a, b10)
 	}
-	s.deployer.run = func(_ context.Context, _ deployer.Request, out io.Writer) error {
-		io.Copy(out, strings.NewReader(flood))
-		return nil
+	if said := push(0, "remote: -----> live at http://", nil); !strings.Contains(said, "lines left out here") {
+		t.Error("nothing was left out")
 	}
-	s.push(0, []string{"lines left out here", "remote: -----> live at http://"}, "main")
 }
 
 // between is Limits that lets something happen between git's advertisement of
