@@ -20,6 +20,7 @@ import (
 	"scotch/config"
 	"scotch/deployer"
 	"scotch/deployer/control"
+	"scotch/deployer/host"
 	"scotch/gitserver"
 	"scotch/gitserver/access"
 	"scotch/hooks"
@@ -380,6 +381,9 @@ func (s *server) greet(w io.Writer, fingerprint string, numbers net.Listener) {
 	if s.site.Mode == "standalone" {
 		fmt.Fprintf(w, "  apps         %s\n", s.deployer.URLPattern())
 		fmt.Fprintln(w, "  all runs as the user who started this: nothing here isolates apps from each other or from you")
+		if dir := host.OpenToOthers(s.site); dir != "" {
+			fmt.Fprintf(w, "  other users of this machine may read what is in %[1]s: chmod 700 %[1]s\n", dir)
+		}
 	}
 	if keys, err := s.keys.List(); err == nil && len(keys) == 0 {
 		fmt.Fprintf(w, "  nobody may connect yet: make a key (ssh-keygen -t ed25519), or let one in: %s keys add NAME FILE --role admin\n", localCommand(s.site))

@@ -46,6 +46,9 @@ func (o standaloneOptions) prepare(out io.Writer) (file string, err error) {
 	if err := o.free(); err != nil {
 		return "", err
 	}
+	if err := makePrivate(dir); err != nil {
+		return "", err
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "apps-enabled"), 0o755); err != nil {
 		return "", err
 	}
@@ -55,6 +58,19 @@ func (o standaloneOptions) prepare(out io.Writer) (file string, err error) {
 	}
 	fmt.Fprintf(out, "wrote %s\n", file)
 	return file, nil
+}
+
+// makePrivate makes the directory for its owner alone: what is below it is open
+// to others of the machine by its own modes, as in system mode. One that is there
+// keeps its mode, and the start tells.
+func makePrivate(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 // free tells whether both addresses can be listened at.

@@ -89,6 +89,8 @@ func (m *Machine) Check(ctx context.Context, o CheckOptions) []Finding {
 		if m.uses("nginx") {
 			run("nginx", m.checkNginx)
 		}
+	} else {
+		run("permissions", m.checkPrivate)
 	}
 	run("ports", func(ctx context.Context, f *findings) { m.checkPorts(f, o.Server == nil) })
 	run("disk", m.checkDisk)

@@ -127,6 +127,23 @@ func (m *Machine) checkPermissions(_ context.Context, f *findings) {
 	}
 }
 
+// checkPrivate is checkPermissions where everything is one user's.
+func (m *Machine) checkPrivate(_ context.Context, f *findings) {
+	if dir := OpenToOthers(m.Site); dir != "" {
+		f.note("chmod 700 "+dir, "other users of this machine may read what is in %s: sources, data, logs", dir)
+	}
+}
+
+// OpenToOthers is the directory of a standalone site where others may enter it,
+// else "".
+func OpenToOthers(s *config.Site) string {
+	dir := s.Paths.Configuration
+	if fi, err := os.Stat(dir); s.Mode != "standalone" || err != nil || fi.Mode().Perm()&0o011 == 0 {
+		return ""
+	}
+	return dir
+}
+
 // checkSockets looks whether nginx, and nobody else, reaches what is live.
 func (m *Machine) checkSockets(f *findings, apps []string) {
 	group, _ := m.Site.Get("nginx", "group")
