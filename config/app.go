@@ -55,6 +55,7 @@ type Server struct {
 	MaxPerAddress  int            // of one address, or one IPv6 /64
 	MaxLogins      int            // that have not logged in
 	MaxSessions    int            // sessions at a time on one connection
+	MaxPerKey      int            // pushes, fetches and commands at a time with one key
 	LoginTimeout   time.Duration  // from connecting to the first command
 	IdleTimeout    time.Duration  // of a connection without a command
 	KeepAlive      time.Duration  // silence after which a client is asked for a sign of life

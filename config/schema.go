@@ -146,6 +146,7 @@ func rules() []rule {
 		{"server", "max_per_address", "number", SetInSite},
 		{"server", "max_logins", "number", SetInSite},
 		{"server", "max_sessions", "number", SetInSite},
+		{"server", "max_per_key", "number", SetInSite},
 		{"server", "login_timeout", "duration", SetInSite},
 		{"server", "idle_timeout", "duration", SetInSite},
 		{"server", "keep_alive", "duration", SetInSite},

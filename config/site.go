@@ -195,6 +195,7 @@ func (s *Site) resolve(errs *Errors) {
 		MaxPerAddress:  value(t, "server", "max_per_address", parseNumber(1, 10000)),
 		MaxLogins:      value(t, "server", "max_logins", parseNumber(1, 10000)),
 		MaxSessions:    value(t, "server", "max_sessions", parseNumber(1, 1000)),
+		MaxPerKey:      value(t, "server", "max_per_key", parseNumber(1, 10000)),
 		LoginTimeout:   value(t, "server", "login_timeout", parseDuration(atLeastOneSecond)),
 		IdleTimeout:    value(t, "server", "idle_timeout", parseDuration(atLeastOneSecond)),
 		KeepAlive:      value(t, "server", "keep_alive", parseDuration(atLeastOneSecond)),

@@ -59,10 +59,11 @@ func (s *Server) admit(c *connection) error {
 	if a.conns == nil {
 		a.conns, a.perNetwork, a.logins = map[*connection]struct{}{}, map[netip.Prefix]int{}, map[*connection]struct{}{}
 	}
-	if a.perNetwork[c.network] >= or(s.MaxPerAddress, 64) && !s.drop(func(other *connection) bool { return other.network == c.network }) {
+	near := func(other *connection) bool { return other.network == c.network }
+	if a.perNetwork[c.network] >= or(s.MaxPerAddress, 64) && !s.drop(near) && !s.dropIdle(near) {
 		return fmt.Errorf("too many connections from %s", c.network)
 	}
-	if len(a.conns) >= or(s.MaxConnections, 512) && !s.drop(nil) {
+	if len(a.conns) >= or(s.MaxConnections, 512) && !s.drop(nil) && !s.dropIdle(nil) {
 		return errors.New("too many connections")
 	}
 	a.conns[c] = struct{}{}
@@ -124,10 +125,11 @@ func (s *Server) release(c *connection) {
 
 // loggedIn is told that a connection's key was proved. It says no where the
 // connection was dropped just before.
-func (s *Server) loggedIn(c *connection) bool {
+func (s *Server) loggedIn(c *connection, key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.admission.logins, c)
+	c.key = key
 	_, ok := s.admission.conns[c]
 	return ok
 }

@@ -40,7 +40,7 @@ func (c *connection) config(ssh.Context) *gossh.ServerConfig {
 			if _, ok := c.server.Keys.Find(key, c.net.RemoteAddr(), time.Now()); !ok {
 				return nil, errors.New("the key is not known any more")
 			}
-			if !c.server.loggedIn(c) {
+			if !c.server.loggedIn(c, gossh.FingerprintSHA256(key)) {
 				return nil, errors.New("dropped to make room")
 			}
 			c.proved = true

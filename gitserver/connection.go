@@ -30,6 +30,7 @@ type connection struct {
 	// proved tells that it has proved one. Of the handshake's goroutine.
 	offeredKey string
 	proved     bool
+	key        string       // fingerprint of the one that was proved; of the server's lock
 	late       atomic.Bool  // the deadline closed it
 	kept       atomic.Int32 // sessions that the server's stop waits for
 	refusals   atomic.Int32 // channels that were refused since the last one that was not
@@ -240,10 +241,7 @@ func (c *connection) working(conn *gossh.ServerConn, by int) {
 }
 
 func (c *connection) closeIfIdle() {
-	c.mu.Lock()
-	idle := c.commands == 0
-	c.mu.Unlock()
-	if idle {
+	if c.idle() {
 		c.net.Close()
 	}
 }

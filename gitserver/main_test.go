@@ -376,3 +376,13 @@ func wait[T any](t *testing.T, what string, c <-chan T) T {
 		panic("not reached")
 	}
 }
+
+// eventually waits until something is true that nobody tells of.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}

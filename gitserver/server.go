@@ -121,6 +121,10 @@ type Server struct {
 	MaxLogins int
 	// MaxSessions at a time on one connection. 0: 10, as OpenSSH's.
 	MaxSessions int
+	// MaxPerKey is the number of pushes, fetches and commands at a time with one key,
+	// an admin's commands not counted. Where there is no room for another connection,
+	// those of a key that has more than so many make it, if they do nothing. 0: 32.
+	MaxPerKey int
 	// LongestPenalty bounds how long an address (or IPv6 /64) that misbehaves is
 	// kept out. 0: 10 min; less: none is.
 	LongestPenalty time.Duration
@@ -134,6 +138,7 @@ type Server struct {
 	listeners map[net.Listener]context.CancelFunc
 	admission admission
 	receiving map[string]*receiving // by app
+	perKey    map[string]int        // of what is under way, by the key's fingerprint
 	penalties penalties             // has a lock of its own
 	sessions  struct{ open, total atomic.Int64 }
 	work      sync.WaitGroup // connections, sessions; added to while !closed only

@@ -27,9 +27,11 @@ type session struct {
 	said   string                // the last error that the person was told, for the record
 	cut    atomic.Pointer[error] // why nothing comes in or goes out any more
 	log    logrus.FieldLogger
-	keeps  atomic.Bool     // a push whose pack is in: the server's stop waits for it
-	term   *terminal       // nil where the client has none
-	work   *sync.WaitGroup // of the channel: what must end before the channel counts as done
+	// refused records that the session was not let in.
+	refused func(who access.Identity, why, reason string)
+	keeps   atomic.Bool     // a push whose pack is in: the server's stop waits for it
+	term    *terminal       // nil where the client has none
+	work    *sync.WaitGroup // of the channel: what must end before the channel counts as done
 }
 
 // session does what a client asks for on a channel and sends the exit status.
@@ -38,7 +40,7 @@ func (c *connection) session(ctx, base context.Context, conn *gossh.ServerConn, 
 	defer c.working(conn, -1)
 	status := 1
 	defer func() { sess.Exit(status) }()
-	s := &session{Session: sess, server: c.server, log: c.log, term: term, work: work}
+	s := &session{Session: sess, server: c.server, log: c.log, refused: c.refused, term: term, work: work}
 	defer func() {
 		if p := recover(); p != nil {
 			logPanic(s.log, p)
@@ -81,10 +83,21 @@ func (s *session) run(ctx, base context.Context) (verb string, status int) {
 		return "", s.fail(2, err)
 	}
 	svc, app, isGit, err := parseGit(words)
+	kind := ofGit
 	if !isGit {
+		kind = ofCommand
 		if len(words) > 0 {
 			verb = words[0]
 		}
+	}
+	done, full := s.server.share(s.who, kind)
+	if full != nil {
+		s.log.Warn("session refused: too much at a time with one key")
+		s.refused(s.who, RefusedByLimit, "too many commands, pushes and fetches with one key")
+		return verb, s.fail(1, full)
+	}
+	defer done()
+	if !isGit {
 		if s.server.Commands == nil {
 			return verb, s.fail(2, errors.New("this server takes git's pushes and fetches only"))
 		}

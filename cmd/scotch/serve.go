@@ -316,7 +316,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 		penalty = -1 // none, where gitserver's zero is its default
 	}
 	return &gitserver.Server{
-		MaxConnections: limits.MaxConnections, MaxPerAddress: limits.MaxPerAddress, MaxLogins: limits.MaxLogins, MaxSessions: limits.MaxSessions,
+		MaxConnections: limits.MaxConnections, MaxPerAddress: limits.MaxPerAddress, MaxLogins: limits.MaxLogins, MaxSessions: limits.MaxSessions, MaxPerKey: limits.MaxPerKey,
 		LoginTimeout: limits.LoginTimeout, IdleTimeout: limits.IdleTimeout, KeepAlive: limits.KeepAlive,
 		LongestPenalty: penalty, Exempt: limits.PenaltyExempt,
 		HostKey: key, Keys: s.keys, Repositories: p.git, Git: git, Pushes: handler, Commands: s.command, Log: s.log, Audit: s.seen,
