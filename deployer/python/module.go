@@ -1,6 +1,7 @@
 package python
 
 import (
+	"iter"
 	"strings"
 )
 
@@ -88,82 +89,73 @@ func (m module) assign(s string) {
 	}
 }
 
-// equals is the first = that assigns, -1 where there is none.
-func equals(s string) int {
-	depth := 0
-	for i := 0; i < len(s); {
-		switch c := s[i]; {
-		case c == '"' || c == '\'':
-			i += pyStringEnd(s[i:])
-			continue
-		case strings.IndexByte("([{", c) >= 0:
-			depth++
-		case strings.IndexByte(")]}", c) >= 0:
-			depth--
-		case c == '=' && depth == 0:
-			if i+1 < len(s) && s[i+1] == '=' {
-				i += 2
+// topLevel yields the places in s that lie in no string and in no bracket,
+// closing brackets of others among them.
+func topLevel(s string) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		depth := 0
+		for i := 0; i < len(s); i++ {
+			switch c := s[i]; {
+			case c == '"' || c == '\'':
+				i += pyStringEnd(s[i:]) - 1
+				continue
+			case strings.IndexByte("([{", c) >= 0:
+				depth++
+				continue
+			case strings.IndexByte(")]}", c) >= 0 && depth > 0:
+				depth--
 				continue
 			}
-			if i > 0 && strings.IndexByte("=!<>:+-*/%&|^@", s[i-1]) >= 0 {
-				return -1
+			if depth == 0 && !yield(i) {
+				return
 			}
+		}
+	}
+}
+
+// equals is the first = that assigns, -1 where there is none.
+func equals(s string) int {
+	compared := -1 // the second half of ==
+	for i := range topLevel(s) {
+		switch {
+		case s[i] != '=' || i == compared:
+		case i+1 < len(s) && s[i+1] == '=':
+			compared = i + 1
+		case i > 0 && strings.IndexByte("=!<>:+-*/%&|^@", s[i-1]) >= 0:
+			return -1
+		default:
 			return i
 		}
-		i++
 	}
 	return -1
 }
 
 // closing is where the bracket that is open at the start of s closes.
 func closing(s string) int {
-	depth := 0
-	for i := 0; i < len(s); {
-		switch c := s[i]; {
-		case c == '"' || c == '\'':
-			i += pyStringEnd(s[i:])
-			continue
-		case strings.IndexByte("([{", c) >= 0:
-			depth++
-		case strings.IndexByte(")]}", c) >= 0:
-			if depth == 0 {
-				return i
-			}
-			depth--
+	for i := range topLevel(s) {
+		if strings.IndexByte(")]}", s[i]) >= 0 {
+			return i
 		}
-		i++
 	}
 	return len(s)
 }
 
 // needsArgument tells that one of these parameters has no default.
 func needsArgument(params string) bool {
-	for params = strings.TrimSpace(params); params != ""; {
-		end := len(params)
-		depth := 0
-	param:
-		for i := 0; i < len(params); {
-			switch c := params[i]; {
-			case c == '"' || c == '\'':
-				i += pyStringEnd(params[i:])
-				continue
-			case strings.IndexByte("([{", c) >= 0:
-				depth++
-			case strings.IndexByte(")]}", c) >= 0:
-				depth--
-			case c == ',' && depth == 0:
-				end = i
-				break param
-			}
-			i++
-		}
-		p := strings.TrimSpace(params[:end])
-		if p != "" && p != "/" && p[0] != '*' && equals(p) < 0 {
-			return true
-		}
-		params = params[min(end+1, len(params)):]
+	needs := func(p string) bool {
+		p = strings.TrimSpace(p)
+		return p != "" && p != "/" && p[0] != '*' && equals(p) < 0
 	}
-	return false
+	start := 0
+	for i := range topLevel(params) {
+		if params[i] == ',' {
+			if needs(params[start:i]) {
+				return true
+			}
+			start = i + 1
+		}
+	}
+	return needs(params[start:])
 }
 
 // statements returns the logical lines that begin in the first column, without
