@@ -110,9 +110,9 @@ func (op *operation) shareStatic(a *config.App, rec *Record) error {
 			}
 			continue
 		}
-		from := filepath.Join(src, filepath.FromSlash(s.Path))
-		if fi, err := os.Stat(from); err != nil || !fi.IsDir() {
-			op.report.Note("note: [static] %s leads to %q, and the source has no such directory: it answers 404", s.URL, s.Path)
+		from, err := mappedIn(src, s.Path)
+		if err != nil {
+			op.report.Note("note: [static] %s leads to %q, and %s: it answers 404", s.URL, s.Path, err)
 			continue
 		}
 		if gid < 0 {
@@ -124,7 +124,7 @@ func (op *operation) shareStatic(a *config.App, rec *Record) error {
 				return err
 			}
 		}
-		m := mirror{root: src, mapped: from}
+		m := mirror{root: src, mapped: from} // no link is on the way to it
 		if err := m.tree(from, filepath.Join(dst, filepath.FromSlash(s.Path))); err != nil {
 			return fmt.Errorf("mapping [static] %s: %w", s.URL, err)
 		}
@@ -136,6 +136,26 @@ func (op *operation) shareStatic(a *config.App, rec *Record) error {
 		return nil
 	}
 	return op.d.files.SyncFS("sync-static", dst)
+}
+
+// mappedIn is where a directory of a source really lies. A build may have put a
+// link on the way to it, and root maps what is found there: what a link leads out
+// of the source is not the app's to show.
+func mappedIn(src, name string) (string, error) {
+	root, err := filepath.EvalSymlinks(src)
+	if err != nil {
+		return "", err
+	}
+	from, err := filepath.EvalSymlinks(filepath.Join(src, filepath.FromSlash(name)))
+	if err == nil && !within(root, from) {
+		return "", errors.New("a link leads it out of the source")
+	}
+	if err == nil {
+		if fi, err := os.Lstat(from); err == nil && fi.IsDir() {
+			return from, nil
+		}
+	}
+	return "", errors.New("the source has no such directory")
 }
 
 func (op *operation) makeStatic(dst string, gid int) error {
@@ -165,7 +185,7 @@ func (m *mirror) tree(from, dst string) error {
 		}
 		to := filepath.Join(dst, rel)
 		switch {
-		case p == from: // it may be a link itself
+		case p == from:
 			err = os.MkdirAll(to, 0o755)
 		case e.IsDir():
 			err = os.Mkdir(to, 0o755)
