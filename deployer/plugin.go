@@ -41,8 +41,8 @@ type Source interface {
 	// app's own repository already.
 	Lookup(ctx context.Context, app string, id string) (Commit, error)
 
-	// ReadFile returns one regular file of a commit's tree, at most max bytes
-	// of it. It returns an error that matches fs.ErrNotExist where there is none.
+	// ReadFile returns one regular file of a commit's tree; one with more than
+	// max bytes is an error. The error matches fs.ErrNotExist where there is none.
 	ReadFile(ctx context.Context, app string, c Commit, path string, max int64) ([]byte, error)
 
 	// Export writes the commit's tree into dst, an existing empty directory, as

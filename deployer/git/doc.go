@@ -3,10 +3,10 @@
 // transactions. It implements deployer.Source, deployer.Repositories and what
 // package hooks asks of a repository.
 //
-// Two engines share the work. go-git reads: refs, commits, single files, and
-// makes new repositories. The stock git does what must hold against a hostile
-// repository or a power cut, in processes that can be limited and run as an
-// unprivileged user: it moves refs (update-ref, with fsync), walks histories,
+// Two engines share the work. go-git reads refs, and makes new repositories. The
+// stock git does what must hold against a hostile repository or a power cut, in
+// processes that can be limited and run as an unprivileged user: it moves refs
+// (update-ref, with fsync), reads every object that was pushed, walks histories,
 // packs and fetches, and streams trees (git archive). Where stock git takes
 // go-git's place, a comment says why.
 //

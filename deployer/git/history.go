@@ -11,32 +11,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 )
 
-// Kind is the type of an object: "commit", "tag", "tree" or "blob".
-func (g *Git) Kind(_ context.Context, app, id string) (string, error) {
-	if !plumbing.IsHash(id) {
-		return "", fmt.Errorf("%q is no object name", id)
-	}
-	var kind string
-	read := func() error {
-		r, err := g.open(app)
-		if err != nil {
-			return err
-		}
-		o, err := r.Storer.EncodedObject(plumbing.AnyObject, plumbing.NewHash(id))
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", id, err)
-		}
-		kind = o.Type().String()
-		return nil
-	}
-	err := read()
-	if err != nil {
-		// A gc may have moved it into another pack between two looks.
-		err = read()
-	}
-	return kind, err
-}
-
 // Histories are walked by stock git: it has commit graphs and bitmaps, and needs
 // no object in the server's memory.
 

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"scotch/deployer"
 	"scotch/deployer/direct"
@@ -350,4 +351,46 @@ func unhexed(s string) string {
 	var b []byte
 	fmt.Sscanf(s, "%x", &b)
 	return string(b)
+}
+
+// A commit's signature of many short lines held the server's processor for the
+// square of their number, and nothing ended that: 300,000 of them, 900 KB, took a
+// minute. Its subject went whole into each list, log and record.
+func TestCommitMadeToCostTime(t *testing.T) {
+	s := newSite(t)
+	tree := s.mktree(fmt.Sprintf("100644 blob %s\tfile", s.blob("spam")))
+	commit := func(headers, message string) string {
+		t.Helper()
+		cmd := exec.Command("git", "--git-dir="+s.Path("blog"), "hash-object", "-t", "commit", "-w", "--stdin")
+		cmd.Stdin = strings.NewReader("tree " + tree + "\nauthor " + strings.Repeat("A", 5000) + " <a@b> 1 +0000\ncommitter C <c@d> 1 +0000\n" + headers + "\n" + message)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	lines := strings.Repeat(" a\n", 2_000_000)
+	for name, id := range map[string]string{
+		"signature": commit("gpgsig x\n"+lines, "subject\n"),
+		"merged":    commit("mergetag x\n"+lines, "subject\n"),
+		"extra":     commit("x y\n"+lines, "subject\n"),
+		"subject":   commit("", strings.Repeat("ü", 20<<20)),
+	} {
+		done := make(chan deployer.Commit, 1)
+		go func() {
+			c, err := s.Lookup(t.Context(), "blog", id)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			done <- c
+		}()
+		select {
+		case c := <-done:
+			if c.Tree != tree || len(c.Subject) > 500 || len(c.Author) > 500 || c.When.Unix() != 1 {
+				t.Errorf("%s: tree %s, %d bytes of subject, %d of author, %s", name, c.Tree, len(c.Subject), len(c.Author), c.When)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: still reading after 20 s", name)
+		}
+	}
 }

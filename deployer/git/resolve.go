@@ -2,17 +2,11 @@ package git
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"slices"
 	"strings"
 
-	gogit "github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/filemode"
-	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -120,82 +114,4 @@ func (g *Git) peel(ctx context.Context, app, id, named string) (string, error) {
 		return "", fmt.Errorf("%q is no commit in the repository of %q: %w", named, app, err)
 	}
 	return out, err
-}
-
-// Lookup returns the commit with the given object name.
-func (g *Git) Lookup(_ context.Context, app, id string) (deployer.Commit, error) {
-	if !plumbing.IsHash(id) {
-		return deployer.Commit{}, fmt.Errorf("%q is no object name", id)
-	}
-	r, err := g.open(app)
-	if err != nil {
-		return deployer.Commit{}, err
-	}
-	c, err := r.CommitObject(plumbing.NewHash(id))
-	if errors.Is(err, plumbing.ErrObjectNotFound) {
-		return deployer.Commit{}, fmt.Errorf("there is no commit %s in the repository of %q", id, app)
-	}
-	if err != nil {
-		return deployer.Commit{}, fmt.Errorf("reading commit %s: %w", id, err)
-	}
-	subject, _, _ := strings.Cut(strings.TrimLeft(c.Message, "\n"), "\n")
-	return deployer.Commit{
-		ID:      c.Hash.String(),
-		Tree:    c.TreeHash.String(),
-		Subject: strings.TrimSpace(subject),
-		Author:  c.Author.Name + " <" + c.Author.Email + ">",
-		When:    c.Committer.When,
-	}, nil
-}
-
-// ReadFile returns one regular file of a commit's tree, at most max bytes of
-// it. Its error matches fs.ErrNotExist where there is none.
-func (g *Git) ReadFile(_ context.Context, app string, c deployer.Commit, path string, max int64) (_ []byte, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s at %.7s: %w", path, c.ID, err)
-		}
-	}()
-	r, err := g.open(app)
-	if err != nil {
-		return nil, err
-	}
-	e, err := entryAt(r, plumbing.NewHash(c.Tree), path)
-	switch {
-	case err != nil:
-		return nil, err
-	case e.Mode != filemode.Regular && e.Mode != filemode.Executable && e.Mode != filemode.Deprecated:
-		return nil, fmt.Errorf("not a regular file")
-	}
-	b, err := r.BlobObject(e.Hash)
-	if err != nil {
-		return nil, err
-	}
-	f, err := b.Reader()
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, max))
-	return data, errors.Join(err, f.Close())
-}
-
-// entryAt walks a tree to a path. go-git's own FindEntry takes a file on the
-// way for a missing object.
-func entryAt(r *gogit.Repository, tree plumbing.Hash, path string) (object.TreeEntry, error) {
-	e := object.TreeEntry{Mode: filemode.Dir, Hash: tree}
-	for name := range strings.SplitSeq(path, "/") {
-		if e.Mode != filemode.Dir {
-			return e, fs.ErrNotExist
-		}
-		t, err := r.TreeObject(e.Hash)
-		if err != nil {
-			return e, err
-		}
-		i := slices.IndexFunc(t.Entries, func(e object.TreeEntry) bool { return e.Name == name })
-		if i < 0 {
-			return e, fs.ErrNotExist
-		}
-		e = t.Entries[i]
-	}
-	return e, nil
 }
