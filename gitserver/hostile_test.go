@@ -209,6 +209,30 @@ func TestPackThatClaimsObjects(t *testing.T) {
 	f.nothingStays()
 }
 
+// What git and the server read differently let a pack's head pass unseen: a
+// delim-pkt ends a list for git as a flush-pkt does, and what a client is able to
+// do may stand far behind in a line, or in one where git does not look for it.
+func TestPackThatClaimsObjectsInDisguise(t *testing.T) {
+	f := start(t, func(f *fixture) { f.Server.Git.MaxObjects = 50 })
+	f.app("blog")
+	line := func(s string) string { return fmt.Sprintf("%04x%s", len(s)+4, s) }
+	one := strings.Repeat("1", 40)
+	far := strings.Repeat("0", 40) + " " + one + " refs/heads/" + strings.Repeat("x", 6000) + "\x00push-options"
+	for name, list := range map[string]string{
+		"delim":                 "0001",
+		"response-end":          "0002",
+		"options behind a name": line(far) + "0000" + line("clean") + "0000",
+		"options of a shallow":  line("shallow "+one+"\x00push-options") + "0000",
+		"options by a delim":    line(far) + "0001" + line("clean") + "0001",
+	} {
+		said := f.raw("blog", "", iotest.OneByteReader(io.MultiReader(strings.NewReader(list), packHead(1<<32-1), bytes.NewReader(make([]byte, 1000)))))
+		if !strings.Contains(said, "scotch: the push brings 4294967295 objects, more than the 50") {
+			t.Errorf("%s: %q", name, said)
+		}
+	}
+	f.nothingStays()
+}
+
 // The list of refs and the push options are held in memory by git, and the
 // options go into the environment of hooks: neither grows without an end.
 func TestEndlessListOfRefs(t *testing.T) {
@@ -219,9 +243,11 @@ func TestEndlessListOfRefs(t *testing.T) {
 	if !strings.Contains(said, "scotch: the push names too many refs") {
 		t.Errorf("refs: %q", said)
 	}
-	said = f.raw("blog", "push-options", io.MultiReader(strings.NewReader("0000"), &endless{line: "0009clean", times: 1 << 20}))
-	if !strings.Contains(said, "scotch: the push options are too long") {
-		t.Errorf("options: %q", said)
+	for _, end := range []string{"0000", "0001"} {
+		said = f.raw("blog", "push-options", io.MultiReader(strings.NewReader(end), &endless{line: "0009clean", times: 1 << 20}))
+		if !strings.Contains(said, "scotch: the push options are too long") {
+			t.Errorf("options behind %s: %q", end, said)
+		}
 	}
 	f.nothingStays()
 }

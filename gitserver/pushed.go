@@ -1,7 +1,6 @@
 package gitserver
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -21,6 +20,10 @@ const (
 // Data To a Server") and passes it on unchanged, up to what this server does not
 // take: the pack says in its head how many objects it has, and git makes room for
 // all of them before it reads the first.
+//
+// Whether push options follow the list of refs is for git to know, by what the
+// client is able to do, in any of its lines. Here a pack is told from them by its
+// first bytes, which are no length: what git makes of the lines can't matter.
 type pushed struct {
 	r          io.Reader
 	maxBytes   int64 // of all; more is only counted, as git itself ends it. 0: no limit
@@ -30,8 +33,6 @@ type pushed struct {
 	head    []byte // of a pkt-line or of the pack, as far as it is here
 	payload int    // what is to come of a pkt-line
 	list    int    // bytes of the list so far
-	first   []byte // first command, with what the client is able to do
-	options bool   // there are push options
 
 	total   atomic.Int64 // bytes
 	refusal atomic.Pointer[string]
@@ -41,7 +42,7 @@ type pushedState int
 
 const (
 	readsCommands pushedState = iota
-	readsOptions
+	readsOptions              // or a pack
 	readsPack
 	readsRest // nothing is looked at any more
 )
@@ -87,7 +88,7 @@ func (p *pushed) look(b []byte) (taken int, why string) {
 			p.state = readsRest
 			// gitformat-pack(5): "PACK", the version, the number of objects.
 			objects := int64(binary.BigEndian.Uint32(p.head[8:]))
-			if p.maxObjects > 0 && objects > p.maxObjects && bytes.HasPrefix(p.head, []byte("PACK")) {
+			if p.maxObjects > 0 && objects > p.maxObjects {
 				return i - n, fmt.Sprintf("the push brings %d objects, more than the %d that this server takes\npush a part of the history first, or have an admin raise [server] max_objects", objects, p.maxObjects)
 			}
 		default:
@@ -104,13 +105,7 @@ func (p *pushed) look(b []byte) (taken int, why string) {
 func (p *pushed) line(b []byte) (n int, why string) {
 	if p.payload > 0 {
 		n = min(p.payload, len(b))
-		if p.state == readsCommands && !p.options && len(p.first) < 4096 {
-			p.first = append(p.first, b[:n]...)
-		}
-		if p.payload -= n; p.payload == 0 && p.state == readsCommands {
-			p.options = p.options || offersOptions(p.first)
-			p.first = p.first[:0]
-		}
+		p.payload -= n
 		return n, ""
 	}
 	n = min(4-len(p.head), len(b))
@@ -118,15 +113,18 @@ func (p *pushed) line(b []byte) (n int, why string) {
 	if len(p.head) < 4 {
 		return n, ""
 	}
+	if p.state == readsOptions && string(p.head) == "PACK" {
+		p.state = readsPack
+		return n, ""
+	}
 	size, err := strconv.ParseUint(string(p.head), 16, 16)
 	p.head = p.head[:0]
 	switch {
-	case err != nil || size > 0 && size < 4:
-		p.state = readsRest // git will say what it thinks of that
-	case size == 0 && p.state == readsCommands && p.options:
+	case err != nil || size == 3:
+		p.state = readsRest // git ends by that
+	case size < 3:
+		// A flush-pkt; git takes delim-pkt and response-end-pkt for the end of a list too.
 		p.state, p.list = readsOptions, 0
-	case size == 0:
-		p.state = readsPack
 	default:
 		p.payload = int(size) - 4
 		p.list += int(size)
@@ -138,16 +136,4 @@ func (p *pushed) line(b []byte) (n int, why string) {
 		return n, "the push options are too long\npush options are: clean, wait"
 	}
 	return n, ""
-}
-
-// offersOptions tells whether a command's line says that push options follow:
-// behind the first one's NUL stands what the client is able to do.
-func offersOptions(line []byte) bool {
-	_, able, _ := bytes.Cut(line, []byte{0})
-	for word := range bytes.FieldsSeq(able) {
-		if string(word) == "push-options" {
-			return true
-		}
-	}
-	return false
 }

@@ -156,6 +156,49 @@ func (s *server) startGroup(out io.Writer, args ...string) (cmd *exec.Cmd, wait 
 
 func (s *server) startAs(dir string, out io.Writer, attr *syscall.SysProcAttr, args ...string) (cmd *exec.Cmd, wait func() int) {
 	s.t.Helper()
+	cmd = s.command(dir, append([]string{"push", "--receive-pack=git " + strings.Join(s.receivePack(), " ")}, args...)...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = attr
+	return cmd, s.handle(cmd)
+}
+
+// receivePack are git's words to receive a push.
+func (s *server) receivePack() []string {
+	words := []string{"-c", "core.hooksPath=" + s.hooks}
+	for _, c := range []string{"receive.procReceiveRefs=refs", "receive.advertisePushOptions=true", "receive.shallowUpdate=true",
+		"transfer.hideRefs=refs/releases", "transfer.hideRefs=refs/scotch", "receive.autogc=false"} {
+		words = append(words, "-c", c)
+	}
+	return append(words, "receive-pack")
+}
+
+// raw is a push of commits that no git would send: the updates as they are written.
+func (s *server) raw(updates []string, commits ...string) (said string) {
+	s.t.Helper()
+	pack := s.command(s.work, "pack-objects", "--stdout", "--revs", "-q")
+	pack.Stdin = strings.NewReader(strings.Join(commits, "\n") + "\n")
+	data, err := pack.Output()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var in, out bytes.Buffer
+	for i, u := range updates {
+		if i == 0 {
+			u += "\x00report-status"
+		}
+		fmt.Fprintf(&in, "%04x%s", len(u)+4, u)
+	}
+	in.WriteString("0000")
+	in.Write(data)
+	cmd := s.command("", append(s.receivePack(), s.git.Path("blog"))...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &out, &out
+	s.handle(cmd)()
+	return out.String()
+}
+
+// handle starts a push, with a handler for its hooks. wait returns when both have ended.
+func (s *server) handle(cmd *exec.Cmd) (wait func() int) {
+	s.t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		s.t.Fatal(err)
@@ -175,18 +218,13 @@ func (s *server) startAs(dir string, out io.Writer, attr *syscall.SysProcAttr, a
 			May: func(verb string) bool { return !slices.Contains(s.denied, verb) },
 		})
 	}()
-	receive := "git -c core.hooksPath=" + s.hooks + " -c receive.procReceiveRefs=refs -c receive.advertisePushOptions=true" +
-		" -c receive.shallowUpdate=true -c transfer.hideRefs=refs/releases -c transfer.hideRefs=refs/scotch -c receive.autogc=false receive-pack"
-	cmd = s.command(dir, append([]string{"push", "--receive-pack=" + receive}, args...)...)
 	cmd.Env = append(cmd.Env, hooks.FDVariable+"=3")
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 	theirs.Close()
-	return cmd, func() int {
+	return func() int {
 		cmd.Wait()
 		<-done
 		return cmd.ProcessState.ExitCode()

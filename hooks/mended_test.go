@@ -130,3 +130,25 @@ func TestPushOfWhatIsLiveAlready(t *testing.T) {
 		t.Error("it was overwritten")
 	}
 }
+
+// A push that names the branch twice had two deploys, and was answered that both
+// were refused where the first was live.
+func TestRefThatIsNamedTwice(t *testing.T) {
+	s := newServer(t)
+	one, two := s.commit("one"), s.commit("two")
+	const none = "0000000000000000000000000000000000000000 "
+	said := s.raw([]string{none + one + " refs/heads/main", none + two + " refs/heads/main", none + one + " refs/heads/dev"}, two)
+	if want := `ng refs/heads/main the push names "main" twice`; !strings.Contains(said, want) {
+		t.Errorf("%q, want %q", said, want)
+	}
+	s.deploys(0)
+	s.wantRef("refs/heads/main", "")
+	s.wantRef("refs/heads/dev", one)
+	// Nor does one of two that would be refused ride on the other's answer.
+	tree := s.run(s.work, "rev-parse", two+"^{tree}")
+	said = s.raw([]string{none + tree + " refs/heads/x", none + two + " refs/heads/x"}, two)
+	if strings.Contains(said, "ok refs/heads/x") {
+		t.Errorf("%q", said)
+	}
+	s.wantRef("refs/heads/x", "")
+}

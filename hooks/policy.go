@@ -88,7 +88,17 @@ func (p *push) judge(ctx context.Context, q *request) []decision {
 	}
 	p.appBranch = branch
 
+	times := make(map[string]int, len(q.updates))
 	for _, u := range q.updates {
+		times[u.Ref]++
+	}
+	for _, u := range q.updates {
+		if times[u.Ref] > 1 {
+			// No git sends that. What it is answered goes by the ref: each would
+			// get the other's too.
+			ds = append(ds, decision{Update: u}.refused(fmt.Sprintf("the push names %s twice", short(u.Ref))))
+			continue
+		}
 		ds = append(ds, p.judgeRef(ctx, u))
 	}
 	// Refs that git refuses by itself never come here (receive.hideRefs, names
