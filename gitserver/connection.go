@@ -225,7 +225,7 @@ func (c *connection) working(conn *gossh.ServerConn, by int) {
 	if c.commands > 0 {
 		c.deadline.Stop()
 	} else {
-		c.deadline.Reset(or(c.server.IdleTimeout, 15*time.Minute))
+		c.deadline.Reset(c.server.idleTimeout())
 	}
 	watch := !c.watched
 	c.watched = true

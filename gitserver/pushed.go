@@ -1,6 +1,7 @@
 package gitserver
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -28,11 +29,16 @@ type pushed struct {
 	r          io.Reader
 	maxBytes   int64 // of all; more is only counted, as git itself ends it. 0: no limit
 	maxObjects int64 // 0: no limit
+	// onPack is called when the pack begins, from a client that hears git's signs of
+	// life from then on. nil: nobody is told.
+	onPack func()
 
 	state   pushedState
 	head    []byte // of a pkt-line or of the pack, as far as it is here
 	payload int    // what is to come of a pkt-line
 	list    int    // bytes of the list so far
+	tail    []byte // of what its lines hold
+	hears   bool   // the client takes what git says beside the protocol
 
 	total   atomic.Int64 // bytes
 	refusal atomic.Pointer[string]
@@ -86,6 +92,9 @@ func (p *pushed) look(b []byte) (taken int, why string) {
 				break
 			}
 			p.state = readsRest
+			if p.hears && p.onPack != nil {
+				p.onPack()
+			}
 			// gitformat-pack(5): "PACK", the version, the number of objects.
 			objects := int64(binary.BigEndian.Uint32(p.head[8:]))
 			if p.maxObjects > 0 && objects > p.maxObjects {
@@ -106,6 +115,7 @@ func (p *pushed) line(b []byte) (n int, why string) {
 	if p.payload > 0 {
 		n = min(p.payload, len(b))
 		p.payload -= n
+		p.hears = p.hears || p.holds(b[:n], "side-band-64k")
 		return n, ""
 	}
 	n = min(4-len(p.head), len(b))
@@ -136,4 +146,13 @@ func (p *pushed) line(b []byte) (n int, why string) {
 		return n, "the push options are too long\npush options are: clean, wait"
 	}
 	return n, ""
+}
+
+// holds tells whether a word is in what the lines hold so far, of which b is the
+// newest part.
+func (p *pushed) holds(b []byte, word string) bool {
+	p.tail = append(p.tail, b...)
+	found := bytes.Contains(p.tail, []byte(word))
+	p.tail = append(p.tail[:0], p.tail[max(0, len(p.tail)-len(word)):]...)
+	return found
 }

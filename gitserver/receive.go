@@ -38,13 +38,28 @@ func (s *session) receive(ctx, base context.Context, app string, refs func(audit
 			return s.fail(1, err)
 		}
 	}
+	client := &traffic{Reader: s, Writer: s}
+	client.slow.Store(true)
+	heard := client.watch(s.server.idleTimeout(), func() { s.silent(errSilentPush) })
+	defer heard()
 	if s.server.Repositories.Exists(app) {
-		return s.push(ctx, base, app, nil, nil, false, refs)
+		return s.push(ctx, base, &receipt{app: app, client: client, heard: heard, refs: refs})
 	}
 	if s.server.CreateApp == nil || !s.may(access.VerbCreate, app) {
 		return s.denied(app)
 	}
-	return s.firstPush(ctx, base, app, refs)
+	return s.firstPush(ctx, base, &receipt{app: app, client: client, heard: heard, refs: refs})
+}
+
+// receipt is one push that is taken in.
+type receipt struct {
+	app     string
+	client  *traffic
+	heard   func() // git's hooks speak: from here on the client may be as silent as it likes
+	options []string
+	begun   []byte // what came from the client already
+	created bool   // the app was made for it
+	refs    func(audit.Ref)
 }
 
 // firstPush serves a push to an app that is not there. The client is shown the
@@ -52,21 +67,26 @@ func (s *session) receive(ctx, base context.Context, app string, refs func(audit
 // that it pushes something, so not for git push --dry-run. What the client
 // then sends goes to a git that takes the conversation up where the first one
 // left it (git-receive-pack(1), --http-backend-info-refs and --stateless-rpc).
-func (s *session) firstPush(ctx, base context.Context, app string, refs func(audit.Ref)) int {
+func (s *session) firstPush(ctx, base context.Context, r *receipt) int {
 	status, err := s.server.Git.run(ctx, &gitRun{
 		service:  receivePack,
 		options:  []string{"--http-backend-info-refs"},
 		dir:      s.server.Git.empty(),
-		stdout:   s,
+		stdout:   r.client,
 		stderr:   s.Stderr(),
 		protocol: s.protocol(),
 	})
+	if context.Cause(ctx) == errSilentPush {
+		return s.fail(1, errSilentPush)
+	}
 	if err != nil || status != 0 {
 		return s.broken(ctx, status, err)
 	}
 	// gitprotocol-common(5): four hexadecimal digits of length, 0000 is a flush.
 	first := make([]byte, 4)
-	switch _, err := io.ReadFull(s, first); {
+	switch _, err := io.ReadFull(r.client, first); {
+	case context.Cause(ctx) == errSilentPush:
+		return s.fail(1, errSilentPush)
 	case err != nil, string(first) == "0000":
 		return 0 // nothing to push, or gone
 	}
@@ -74,17 +94,19 @@ func (s *session) firstPush(ctx, base context.Context, app string, refs func(aud
 		return s.fail(1, errors.New("this is not git's protocol"))
 	}
 	// Not with ctx: a client who leaves now must not leave half an app.
-	if err := s.server.CreateApp(base, app, s.who.Name); err != nil {
+	if err := s.server.CreateApp(base, r.app, s.who.Name); err != nil {
 		s.log.WithError(err).Error("making the app")
-		return s.fail(1, fmt.Errorf("making the app %q: %w", app, err))
+		return s.fail(1, fmt.Errorf("making the app %q: %w", r.app, err))
 	}
 	s.log.Info("app made by a push")
-	return s.push(ctx, base, app, []string{"--stateless-rpc"}, first, true, refs)
+	r.options, r.begun, r.created = []string{"--stateless-rpc"}, first, true
+	return s.push(ctx, base, r)
 }
 
 // push runs git receive-pack and the handler that its hooks speak to. It
 // returns when both are done; the client has its exit status before.
-func (s *session) push(ctx, base context.Context, app string, options []string, begun []byte, created bool, refs func(audit.Ref)) int {
+func (s *session) push(ctx, base context.Context, r *receipt) int {
+	app := r.app
 	if status := s.unsound(app); status != 0 {
 		return status
 	}
@@ -100,7 +122,10 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 	if err != nil {
 		return s.broken(ctx, 1, err)
 	}
-	heard := &heard{Conn: ours, first: func() { s.keeps.Store(true) }} // from git's hooks
+	heard := &heard{Conn: ours, first: func() { // from git's hooks
+		s.keeps.Store(true)
+		r.heard()
+	}}
 	gone := make(chan struct{})
 	p := hooks.Push{
 		App:     app,
@@ -109,10 +134,10 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		From:    s.who.Addr,
 		Dir:     s.server.Repositories.Path(app),
 		May:     func(verb string) bool { return s.may(access.Verb(verb), app) },
-		Created: created,
+		Created: r.created,
 		Gone:    gone,
 		Settled: func(u hooks.Update, result, reason string) {
-			refs(audit.Ref{Ref: u.Ref, Old: u.Old, New: u.New, Result: result, Reason: reason})
+			r.refs(audit.Ref{Ref: u.Ref, Old: u.Old, New: u.New, Result: result, Reason: reason})
 		},
 	}
 	var handler sync.WaitGroup
@@ -135,6 +160,15 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		case <-ended:
 			return
 		}
+		if context.Cause(ctx) == errSilentPush {
+			// Its input has ended with the session: git cleans up, and ends.
+			select {
+			case <-time.After(5 * time.Second):
+				cancel()
+			case <-ended:
+			}
+			return
+		}
 		// git hears of nothing: what it writes is dropped, so that it stores
 		// the refs that were granted and removes its temporary files. It
 		// gets a grace for that when the push has been dealt with.
@@ -151,14 +185,15 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		}
 	})
 	limits := s.server.Git
-	in := &pushed{r: io.MultiReader(bytes.NewReader(begun), s), maxBytes: limits.MaxPush, maxObjects: limits.MaxObjects}
+	in := &pushed{r: io.MultiReader(bytes.NewReader(r.begun), r.client), maxBytes: limits.MaxPush, maxObjects: limits.MaxObjects,
+		onPack: func() { r.client.slow.Store(false) }}
 	said := &complaints{before: &heard.anything}
 	status, err := s.server.Git.run(gitCtx, &gitRun{
 		service:  receivePack,
-		options:  options,
+		options:  r.options,
 		dir:      p.Dir,
 		stdin:    in,
-		stdout:   &untilGone{w: io.MultiWriter(s, said)},
+		stdout:   &untilGone{w: io.MultiWriter(r.client, said)},
 		stderr:   &untilGone{w: io.MultiWriter(s.Stderr(), said)},
 		protocol: s.protocol(),
 		hook:     theirs,
@@ -178,6 +213,9 @@ func (s *session) push(ctx, base context.Context, app string, options []string, 
 		var exit *exec.ExitError
 		killed = errors.As(err, &exit) && !exit.Exited()
 		status = s.broken(ctx, status, err)
+	}
+	if context.Cause(ctx) == errSilentPush {
+		status = s.fail(1, errSilentPush)
 	}
 	s.Exit(status)
 	handler.Wait()

@@ -36,8 +36,9 @@ func (revoked) AtOnce() bool { return true }
 var errStopping = errors.New("the server is stopping\ntry again in a moment")
 
 // whileAllowed ends the session, and then its context, when the key is out, or
-// holds for less than it did, or when the server's stop waits for it no longer. The session must call the function that it
-// returns when it is over.
+// holds for less than it did, or when the server's stop waits for it no longer. It
+// sets the session's end, for other reasons. The session must call the function
+// that it returns when it is over.
 func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, s *session) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
@@ -47,6 +48,7 @@ func (c *connection) whileAllowed(ctx context.Context, conn *gossh.ServerConn, s
 		cancel(why)
 		c.dismiss(s, why, over)
 	}
+	s.end = end
 	go func() {
 		defer close(ended)
 		defer func() {

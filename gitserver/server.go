@@ -103,7 +103,7 @@ type Server struct {
 	// LoginTimeout is the time from connecting to the first command. 0: 30 s.
 	LoginTimeout time.Duration
 	// IdleTimeout is how long a connection without a command may stay, as
-	// ssh's ControlPersist leaves them. 0: 15 min.
+	// ssh's ControlPersist leaves them, and how long a push may wait for its pack. 0: 15 min.
 	IdleTimeout time.Duration
 	// KeepAlive is the time without a sign of life after which a client is asked
 	// for one; after four such times it is taken for gone. 0: 30 s.
@@ -298,6 +298,8 @@ func (s *Server) log() logrus.FieldLogger {
 	l.SetOutput(io.Discard)
 	return l
 }
+
+func (s *Server) idleTimeout() time.Duration { return or(s.IdleTimeout, 15*time.Minute) }
 
 // or is v, or what it is by default.
 func or[T int | time.Duration](v, fallback T) T {

@@ -478,7 +478,7 @@ func TestSilentFetchEnds(t *testing.T) {
 		out, _ := sess.CombinedOutput("git-upload-pack blog")
 		ended <- string(out)
 	}()
-	if said := wait(t, "the fetch", ended); !strings.Contains(said, errSilent.Error()) {
+	if said := wait(t, "the fetch", ended); !strings.Contains(said, errSilentFetch.Error()) {
 		t.Errorf("it ended with %q", said)
 	}
 }

@@ -27,6 +27,7 @@ type session struct {
 	said   string                // the last error that the person was told, for the record
 	cut    atomic.Pointer[error] // why nothing comes in or goes out any more
 	log    logrus.FieldLogger
+	end    func(why error) // ends the session from outside, as whileAllowed does
 	// refused records that the session was not let in.
 	refused func(who access.Identity, why, reason string)
 	keeps   atomic.Bool     // a push whose pack is in: the server's stop waits for it
@@ -181,10 +182,8 @@ func (s *session) upload(ctx context.Context, app string) int {
 	if status := s.unsound(app); status != 0 {
 		return status
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	t := &traffic{Reader: s, Writer: s}
-	defer t.watch(min(fetchWord, or(s.server.IdleTimeout, fetchWord)), func() { cancel(errSilent) })()
+	defer t.watch(s.server.idleTimeout(), func() { s.silent(errSilentFetch) })()
 	g := &gitRun{
 		service:  uploadPack,
 		dir:      s.server.Repositories.Path(app),
@@ -195,14 +194,21 @@ func (s *session) upload(ctx context.Context, app string) int {
 		copying:  s.work,
 	}
 	status, err := s.server.Git.run(ctx, g)
-	if context.Cause(ctx) == errSilent {
-		return s.fail(1, errSilent)
+	if context.Cause(ctx) == errSilentFetch {
+		return s.fail(1, errSilentFetch)
 	}
 	if err != nil && ctx.Err() == nil {
 		s.log.WithError(err).Error("upload-pack")
 		return s.fail(1, errors.New("git could not be run; the server's log says why"))
 	}
 	return status
+}
+
+// silent ends the session of a client that says nothing.
+func (s *session) silent(why error) {
+	defer recovered(s.log)
+	s.log.Infof("session ended: %s", firstLine(why.Error()))
+	s.end(why)
 }
 
 // unsound tells, by a status other than 0, that git must not be run in a repository.

@@ -10,10 +10,15 @@ import (
 	"scotch/gitserver/audit"
 )
 
-// recorded is an Auditor that hands on what it is told.
+// recorded is an Auditor that hands on what it is told, as long as there is room.
 type recorded chan audit.Entry
 
-func (r recorded) Record(e audit.Entry) { r <- e }
+func (r recorded) Record(e audit.Entry) {
+	select {
+	case r <- e:
+	default:
+	}
+}
 
 // Somebody with one key that may only read could keep the server busy up to what
 // it does for all together.
