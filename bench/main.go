@@ -38,6 +38,7 @@ func measures() []measure {
 		{"switches", "requests lost and latency while versions come and deploys fail", switches},
 		{"rollback", "the way back, against the app's own boot", rollback},
 		{"deploys", "first, unchanged and changed dependencies, by uv and by pip", deploys},
+		{"locks", "formats of locks: Django with thirty packages by each of them", locks},
 		{"first-push", "git over ssh with a large repository, against OpenSSH's sshd", firstPush},
 		{"export", "a commit of 20,000 files, against git archive and tar", export},
 		{"apps", "beside 0, 10, 100 and 500 other apps; many pushes at once", apps},
