@@ -48,6 +48,10 @@ func TestRunnerSuite(t *testing.T) {
 	}
 }
 
+// daemonised starts a process that has left session, parent and environment,
+// and writes its number to the standard output.
+const daemonised = `(env -i setsid sh -c 'echo $$; exec sleep 1000' &) `
+
 // server starts two apps, a program that hides its environment, and a build
 // with a child, says so, and waits to be killed.
 func server(site, dir string) error {
@@ -77,7 +81,8 @@ time.sleep(1000)
 	}
 	fmt.Println("hidden", got.PID())
 	return r.Run(context.Background(), deployer.Command{
-		Args:   []string{"sh", "-c", `sleep 1000 & echo build $$; echo child $!; env -i setsid sleep 1000 & echo escaped $!; wait`},
+		Args: []string{"sh", "-c", `sleep 1000 & echo build $$; echo child $!; env -i setsid sleep 1000 & echo escaped $!;
+			(env -i setsid sh -c 'echo daemon $$; exec sleep 1000' &) ; wait`},
 		Env:    []string{path},
 		Stdout: os.Stdout,
 	})
@@ -86,7 +91,7 @@ time.sleep(1000)
 func appProcess(dir, name string) deployer.Process {
 	return deployer.Process{
 		Name: name, Record: filepath.Join(dir, name+".json"), Log: filepath.Join(dir, name+".log"), Dir: dir,
-		Args: []string{"sh", "-c", "sleep 1000 & wait"}, Env: []string{path}, Grace: 5 * time.Second,
+		Args: []string{"sh", "-c", daemonised + "; sleep 1000 & wait"}, Env: []string{path}, Grace: 5 * time.Second,
 	}
 }
 
@@ -109,7 +114,7 @@ func TestServerKilled(t *testing.T) {
 	}
 	pids := map[string]int{}
 	lines := bufio.NewScanner(out)
-	for len(pids) < 6 && lines.Scan() {
+	for len(pids) < 7 && lines.Scan() {
 		name, n, _ := strings.Cut(lines.Text(), " ")
 		if pids[name], err = strconv.Atoi(n); err != nil {
 			t.Fatalf("the server said %q", lines.Text())
@@ -118,6 +123,8 @@ func TestServerKilled(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	pids["hidden child"] = logged(t, filepath.Join(dir, "hidden.log"))
+	pids["kept's daemon"] = logged(t, filepath.Join(dir, "kept.log"))
+	pids["dropped's daemon"] = logged(t, filepath.Join(dir, "dropped.log"))
 
 	neighbour, err := direct.New(other, quick).Start(appProcess(t.TempDir(), "neighbour"))
 	if err != nil {
@@ -138,11 +145,11 @@ func TestServerKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n != 7 { // two each of dropped and hidden, three of the build
+	if n != 9 { // three of dropped, two of hidden, four of the build
 		t.Errorf("%d strays", n)
 	}
 	for name, pid := range pids {
-		if running(pid) != (name == "kept") {
+		if running(pid) != strings.HasPrefix(name, "kept") {
 			t.Errorf("%s (%d) runs: %t", name, pid, running(pid))
 		}
 	}
@@ -155,8 +162,8 @@ func TestServerKilled(t *testing.T) {
 	if err := kept.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if running(pids["kept"]) {
-		t.Error("the adopted process runs on")
+	if running(pids["kept"]) || running(pids["kept's daemon"]) {
+		t.Error("the adopted process or its daemon runs on")
 	}
 	if kept.Err() == nil {
 		t.Error("the end of the adopted process has no words")
@@ -249,6 +256,56 @@ func TestUser(t *testing.T) {
 	err = r.Run(t.Context(), deployer.Command{Args: []string{"true"}, Env: []string{path}, Group: "scotch-no-such-group"})
 	if err == nil || !strings.Contains(err.Error(), "scotch-no-such-group") || !strings.Contains(err.Error(), "\n") {
 		t.Errorf("an unknown group gave %v", err)
+	}
+}
+
+// What a process takes off besides session, parent and environment, its stamp, it
+// can only have changed into one that gives it away.
+func TestForgedStamp(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("switching users takes root")
+	}
+	r := direct.New(t.TempDir(), quick)
+	p := appProcess(t.TempDir(), "other")
+	p.User, p.Dir = "nobody", "/"
+	other, err := r.Start(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Stop(t.Context())
+	cmd := exec.Command("setpriv", "--reuid=nobody", "sleep", "1000") // as git is started
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	daemon := logged(t, p.Log)
+
+	var said bytes.Buffer
+	err = r.Run(t.Context(), deployer.Command{
+		// What is said comes through a pipe that ends once all have said it.
+		Args: []string{"sh", "-c", `for n in 0 1 4611686018427387904 unlimited; do
+			echo "$(env -i setsid prlimit --locks=$n:$n sh -c 'echo $$; exec sleep 1000 >/dev/null' 2>/dev/null &)"; done`},
+		Env: []string{path}, User: "nobody", Stdout: &said,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := strings.Fields(said.String())
+	if len(pids) != 3 { // the fourth limit is refused
+		t.Errorf("the command said %q", said.String())
+	}
+	for _, word := range pids {
+		if pid, err := strconv.Atoi(word); err != nil || running(pid) {
+			t.Errorf("process %q runs on", word)
+		}
+	}
+	for name, pid := range map[string]int{"app": other.PID(), "app's daemon": daemon, "child of another part": cmd.Process.Pid} {
+		if !running(pid) {
+			t.Errorf("the %s of the same user was ended", name)
+		}
+	}
+	if err := other.Stop(t.Context()); err != nil || running(daemon) {
+		t.Errorf("the daemon of the app that was stopped runs: %t, %v", running(daemon), err)
 	}
 }
 

@@ -6,16 +6,24 @@
 // # What belongs to a command
 //
 // A command's family is whoever is in its session or process group, its
-// descendants, and whoever carries its mark: three environment variables that
-// every process gets besides the environment that it was given.
+// descendants, and whoever carries its mark or its stamp. The mark are three
+// environment variables that every process gets besides the environment that it
+// was given.
 //
 //	SCOTCH_SITE    the run directory of the site
 //	SCOTCH_RUN     one start by one server, "4f2a9c1b0d3e5f67.12"
 //	SCOTCH_RECORD  for processes that outlive the server: their record
 //
 // The mark finds a daemon that has left its session (setsid, double fork) and
-// what a server that was killed left behind. A process that both leaves its
-// session and empties its environment is lost sight of.
+// what a server that was killed left behind. The stamp is a limit that means
+// nothing else and that no process can lift (RLIMIT_LOCKS): it finds those that
+// have emptied their environment besides. A process that lowers that limit gives
+// itself away where it runs as another user than the server; one of the server's
+// own user, who could as well end the server, is lost sight of.
+//
+// Whoever is found is ended until nobody is found any more. Processes that fork
+// and end faster than they are looked at can outrun that; a namespace of processes
+// can't be outrun.
 //
 // # What survives
 //

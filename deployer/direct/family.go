@@ -16,6 +16,9 @@ type family struct {
 	leader int
 	start  uint64 // of the leader
 	token  string
+	stamp  stamp // 0 where there is none
+	user   int   // who all of it runs as; 0 where that says nothing
+	stamps *stamps
 }
 
 // members reads who runs, the leader too. Whoever the leader started is
@@ -31,14 +34,54 @@ func (f family) members() ([]stat, error) {
 		return nil, err
 	}
 	return closure(all, func(s stat) verdict {
-		switch {
-		case s.start < f.start:
+		if s.start < f.start {
 			return foreign
-		case s.session == f.leader, s.pgrp == f.leader, readMark(s.pid).run == f.token:
+		}
+		if s.session == f.leader || s.pgrp == f.leader {
+			return root
+		}
+		if m := readMark(s.pid); m.run == f.token {
+			return root
+		} else if f.stamp != 0 && f.stamped(s, m) && !guest(s, f.leader, m) {
 			return root
 		}
 		return unknown
 	}), nil
+}
+
+// stamped tells whether a process has the family's stamp, or one that it can have
+// put on itself alone, to be taken for somebody else's.
+func (f family) stamped(s stat, m mark) bool {
+	has, ok := limited(s.pid)
+	switch {
+	case !ok:
+		return false
+	case has == f.stamp:
+		return true
+	}
+	return f.user > 0 && m.site == "" && f.stamps.forged(has) && userOf(s.pid) == f.user
+}
+
+// guest tells whether a process was started by another part of this program, or
+// comes of one that was: it can have any stamp.
+func guest(s stat, leader int, m mark) bool {
+	self := os.Getpid()
+	for range 1000 { // parents may change while this looks
+		switch s.ppid {
+		case 0, leader:
+			return false
+		case self:
+			// The first process of a container is everybody's last parent.
+			return self != 1 || m.run != ""
+		case 1:
+			return false
+		}
+		var err error
+		if s, err = readStat(s.ppid); err != nil {
+			return false // its parent has ended just now
+		}
+	}
+	return false
 }
 
 type verdict int

@@ -93,6 +93,7 @@ func (r *Runner) Adopt(p deployer.Process) (deployer.Running, error) {
 		fd.Close()
 		return nil, gone
 	}
+	r.stamps.keep(rec.Stamp)
 	return r.watch(&running{
 		rec: rec, name: process.Name(rec.Args), grace: p.Grace, pidfd: fd, path: p.Record,
 		note: filepath.Join(r.site, "sessions", rec.Run+".json"),
@@ -111,7 +112,8 @@ func (r *Runner) watch(p *running) *running {
 		defer close(p.done)
 		err := p.pidfd.Wait(time.Time{})
 		// Before the leader is reaped: until then its number is nobody else's.
-		left := r.end(p.rec.family(), r.opts.Terminate, p.hurry)
+		left := r.end(r.family(p.rec), r.opts.Terminate, p.hurry)
+		r.stamps.drop(p.rec.Stamp)
 		if p.child != nil {
 			var state *os.ProcessState
 			if state, err = p.child.process.Wait(); err == nil {
@@ -189,7 +191,7 @@ func (p *running) Stop(ctx context.Context) error {
 	}
 	p.once.Do(func() { close(p.hurry) })
 	if p.Signal(0) == nil { // not reaped, and so the group is ours
-		p.rec.family().signal(unix.SIGKILL)
+		p.r.family(p.rec).signal(unix.SIGKILL)
 	}
 	t.Reset(killed + time.Second)
 	select {

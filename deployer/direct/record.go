@@ -18,10 +18,14 @@ type record struct {
 	When   time.Time `json:"when"`
 	Run    string    `json:"run"`
 	Record string    `json:"record,omitempty"` // for Start: Process.Record
+	Stamp  stamp     `json:"stamp,omitempty"`
+	User   int       `json:"user,omitempty"` // its number; 0 where the family may be anybody
 	Args   []string  `json:"args"`
 }
 
-func (r record) family() family { return family{leader: r.PID, start: r.Start, token: r.Run} }
+func (r *Runner) family(rec record) family {
+	return family{leader: rec.PID, start: rec.Start, token: rec.Run, stamp: rec.Stamp, user: rec.User, stamps: r.stamps}
+}
 
 // alive tells that the very process is there and has not ended.
 func (r record) alive() bool {

@@ -42,6 +42,8 @@ type Runner struct {
 	id   string
 	opts Options
 	last atomic.Uint64
+
+	stamps *stamps
 }
 
 var _ deployer.Runner = (*Runner)(nil)
@@ -60,7 +62,7 @@ func New(site string, opts Options) *Runner {
 	}
 	var id [8]byte
 	rand.Read(id[:]) // never fails, by its documentation
-	return &Runner{site: site, id: hex.EncodeToString(id[:]), opts: opts}
+	return &Runner{site: site, id: hex.EncodeToString(id[:]), opts: opts, stamps: newStamps()}
 }
 
 // Mark returns the variables that make a process that is started elsewhere

@@ -38,6 +38,7 @@ type child struct {
 
 // release lets go of everything but the process.
 func (c *child) release() {
+	c.family.stamps.drop(c.family.stamp)
 	c.pidfd.Close()
 	os.Remove(c.note)
 }
@@ -87,7 +88,11 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 	if umask == 0 {
 		umask = 0o022
 	}
-	p, err := startOnThread(path, s.args, attr, umask, cred != nil)
+	var p *os.Process
+	own, err := r.stamps.on(func() (err error) {
+		p, err = startOnThread(path, s.args, attr, umask, cred != nil)
+		return err
+	})
 	if err != nil {
 		return fail(err)
 	}
@@ -96,6 +101,7 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 	}
 	c := &child{process: p}
 	abandon := func(err error) (*child, error) {
+		r.stamps.drop(own)
 		p.Kill()
 		p.Wait()
 		return fail(err)
@@ -113,8 +119,11 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 		c.pidfd.Close()
 		return abandon(err)
 	}
-	c.family = family{leader: p.Pid, start: st.start, token: token}
-	c.record = record{PID: p.Pid, Start: st.start, Boot: boot, When: time.Now(), Run: token, Record: s.record, Args: s.args}
+	c.record = record{PID: p.Pid, Start: st.start, Boot: boot, When: time.Now(), Run: token, Record: s.record, Stamp: own, Args: s.args}
+	if cred != nil {
+		c.record.User = int(cred.Uid)
+	}
+	c.family = r.family(c.record)
 	c.note = r.note(c.record)
 	return c, nil
 }

@@ -30,8 +30,12 @@ func (r *Runner) Strays(ctx context.Context, keep []string) (int, error) {
 	seen := map[key]bool{}
 	// Led by one that is ended, or that has ended: its members follow it.
 	sessions := r.orphaned()
-	err := endAll(func() ([]stat, error) {
-		found, err := r.strays(kept, sessions)
+	noted, err := r.noted(kept, false)
+	if err != nil {
+		return 0, fmt.Errorf("find what an earlier server left running: %w", err)
+	}
+	err = endAll(func() ([]stat, error) {
+		found, err := r.strays(kept, sessions, noted.stamps)
 		for _, s := range found {
 			seen[key{s.pid, s.start}] = true
 			if s.pid == s.session {
@@ -41,7 +45,7 @@ func (r *Runner) Strays(ctx context.Context, keep []string) (int, error) {
 		return found, err
 	}, r.opts.Terminate, hurry)
 	if err == nil {
-		_, err = r.noted(kept) // the notes of what has ended by now
+		_, err = r.noted(kept, true)
 	}
 	if err != nil {
 		return len(seen), fmt.Errorf("end what an earlier server left running: %w", err)
@@ -49,9 +53,10 @@ func (r *Runner) Strays(ctx context.Context, keep []string) (int, error) {
 	return len(seen), nil
 }
 
-// strays finds them by the mark and by the notes of earlier servers.
-func (r *Runner) strays(kept map[string]bool, sessions map[int]bool) ([]stat, error) {
-	noted, err := r.noted(kept)
+// strays finds them by the mark, by the notes of earlier servers, and by the
+// stamps that are in those.
+func (r *Runner) strays(kept map[string]bool, sessions map[int]bool, stamps map[stamp]bool) ([]stat, error) {
+	noted, err := r.noted(kept, false)
 	if err != nil {
 		return nil, err
 	}
@@ -68,10 +73,10 @@ func (r *Runner) strays(kept map[string]bool, sessions map[int]bool) ([]stat, er
 		switch {
 		case m.site != "" && m.site != r.site:
 			return foreign
-		case m.site == "" && sessions[s.session]:
+		case m.site == "" && (sessions[s.session] || len(stamps) > 0 && stamps[stampOf(s.pid)]):
 			return root
 		case m.site == "":
-			return noted[s.pid]
+			return noted.leaders[s.pid]
 		case strings.HasPrefix(m.run, r.id+"."), kept[m.record]:
 			return foreign
 		}
@@ -101,33 +106,44 @@ func (r *Runner) orphaned() map[int]bool {
 	return sessions
 }
 
-// noted returns the leaders that are noted and still run, and removes the
-// notes of those that don't.
-func (r *Runner) noted(kept map[string]bool) (map[int]verdict, error) {
+// notes are what earlier servers noted.
+type notes struct {
+	leaders map[int]verdict // that still run
+	stamps  map[stamp]bool  // of what is to go, whether its leader runs or not
+}
+
+// noted reads the notes. With sweep it removes those of earlier servers whose
+// leaders have ended.
+func (r *Runner) noted(kept map[string]bool, sweep bool) (notes, error) {
+	found := notes{map[int]verdict{}, map[stamp]bool{}}
 	dir := filepath.Join(r.site, "sessions")
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return found, nil
 	} else if err != nil {
-		return nil, err
+		return found, err
 	}
-	leaders := map[int]verdict{}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if !strings.HasSuffix(path, ".json") {
 			continue
 		}
-		ours := strings.HasPrefix(e.Name(), r.id+".")
+		stays := strings.HasPrefix(e.Name(), r.id+".") // this server's own
+		ours := stays
 		rec, err := readRecord(path)
+		stays = stays || err == nil && kept[rec.Record]
+		if err == nil && rec.Stamp != 0 && !stays {
+			found.stamps[rec.Stamp] = true
+		}
 		switch {
 		case err == nil && rec.alive():
-			leaders[rec.PID] = root
-			if ours || kept[rec.Record] {
-				leaders[rec.PID] = foreign
+			found.leaders[rec.PID] = root
+			if stays {
+				found.leaders[rec.PID] = foreign
 			}
-		case !ours: // half-written by a server that was killed, or of an earlier boot
+		case sweep && !ours: // half-written by a server that was killed, or of an earlier boot
 			os.Remove(path)
 		}
 	}
-	return leaders, nil
+	return found, nil
 }

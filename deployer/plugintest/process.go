@@ -114,15 +114,24 @@ func testAgain(t *testing.T, open func(t *testing.T) deployer.Runner) {
 
 func testStopGroup(t *testing.T, open func(t *testing.T) deployer.Runner) {
 	f := newFIFO(t)
-	// The leader ends at SIGTERM and leaves a worker and a daemon behind.
-	p := process(t, "blog/1", `sleep 1000 & echo $! >"$1"; python3 -c "$2" "$1"; wait`, f.path, daemonise)
-	got := start(t, open(t), p)
-	worker, daemon := f.pid(t), f.pid(t)
-	if err := got.Stop(t.Context()); err != nil {
-		t.Error(err)
+	// The leader ends at SIGTERM and leaves a worker and two daemons behind.
+	p := process(t, "blog/1", `sleep 1000 & echo $! >"$1"; python3 -c "$2" "$1"; python3 -c "$2" "$1" bare; wait`, f.path, daemonise)
+	for _, adopted := range []bool{false, true} {
+		got := start(t, open(t), p)
+		left := []int{f.pid(t), f.pid(t), f.pid(t)}
+		if adopted {
+			var err error
+			if got, err = open(t).Adopt(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := got.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for _, pid := range left {
+			gone(t, pid)
+		}
 	}
-	gone(t, worker)
-	gone(t, daemon)
 }
 
 func testStopStubborn(t *testing.T, open func(t *testing.T) deployer.Runner) {

@@ -331,19 +331,21 @@ func testTakenBack(t *testing.T, open func(t *testing.T) deployer.Runner) {
 }
 
 // daemonise leaves the session and the parent, keeps the standard files, and
-// writes its number to the file that it is given.
+// writes its number to the file that it is given. "bare" gives the environment up
+// too, which takes another program.
 const daemonise = `
 import os, sys, time, signal
 if os.fork(): sys.exit(0)
 os.setsid()
 if os.fork(): os._exit(0)
-if sys.argv[2:] == ["stubborn"]: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "bare" in sys.argv: os.execve("/usr/bin/env", ["env", "-i", "sh", "-c", 'echo $$ >"$1"; exec sleep 1000', "sh", sys.argv[1]], {})
+if "stubborn" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with open(sys.argv[1], "w") as f: f.write("%d\n" % os.getpid())
 time.sleep(1000)
 `
 
 func testDaemon(t *testing.T, open func(t *testing.T) deployer.Runner) {
-	for _, how := range []string{"", "stubborn"} {
+	for _, how := range []string{"", "stubborn", "bare"} {
 		f, on := newFIFO(t), newFIFO(t)
 		var out syncBuffer
 		c := deployer.Command{
