@@ -140,7 +140,7 @@ func (d *Deployer) edited(ctx context.Context, e Edit) (c edited, err error) {
 	}
 	if c.before, err = os.ReadFile(c.path); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			err = &config.NoAppError{Name: e.App, Path: c.path}
+			err = d.ofApp(e.App, &config.NoAppError{Name: e.App, Path: c.path})
 		}
 		return c, err
 	}

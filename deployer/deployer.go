@@ -234,14 +234,15 @@ func (e *NoAppError) Error() string { return fmt.Sprintf("app %q %s", e.App, e.W
 
 // app loads an app's configuration as it is now, for what is live.
 func (d *Deployer) app(name string) (*config.App, error) {
-	return d.site.App(name, config.AppOptions{})
+	a, err := d.site.App(name, config.AppOptions{})
+	return a, d.ofApp(name, err)
 }
 
-// known tells whether there is such an app, also where its file has mistakes: what
-// only looks at what is there needs none of its values.
+// known tells whether there is such an app, also where its file has mistakes or is
+// gone: what only looks at what is there needs none of its values.
 func (d *Deployer) known(name string) error {
 	_, err := d.app(name)
-	if errors.As(err, new(config.Errors)) {
+	if errors.As(err, new(config.Errors)) || errors.As(err, new(*fileGoneError)) {
 		return nil
 	}
 	return err

@@ -25,10 +25,13 @@ const destructionName = "destroying.json"
 
 // Destroy takes an app away: its processes, the web server's files, and then
 // everything of it, renamed into destroyed/ beside where it was, or removed
-// with purge. It returns where the app's file went.
+// with purge. It returns where the app's file went, "" where it was gone.
 func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string, error) {
 	a, appErr := d.app(app)
-	if appErr != nil && !errors.As(appErr, new(config.Errors)) {
+	switch {
+	case errors.As(appErr, new(*fileGoneError)):
+		a, _ = d.site.App(app, config.AppOptions{NoFile: true}) // its data is where scotch puts it
+	case appErr != nil && !errors.As(appErr, new(config.Errors)):
 		return "", appErr
 	}
 	leave, err := d.turn(ctx, app, "destroying it")

@@ -43,7 +43,7 @@ func (d *Deployer) Configuration(ctx context.Context, app string) ([]Setting, er
 	}
 	a, err := d.site.App(app, o)
 	if err != nil {
-		return nil, err
+		return nil, d.ofApp(app, err)
 	}
 	counts := map[key]value{}
 	d.whoCounts(counts)

@@ -217,6 +217,11 @@ func (d *Deployer) liveRecord(app string) (*Record, error) {
 	if _, err := d.app(app); err != nil {
 		return nil, err
 	}
+	return d.serving(app)
+}
+
+// serving is liveRecord, whatever the app's file says, or if it is gone.
+func (d *Deployer) serving(app string) (*Record, error) {
 	live, err := d.layout(app).live()
 	if err == nil {
 		return live, nil
@@ -230,7 +235,10 @@ func (d *Deployer) liveRecord(app string) (*Record, error) {
 // StopApp ends an app's processes, after the requests under way. It answers 503
 // with a page from then on, also after a reboot, until StartApp or a deploy.
 func (d *Deployer) StopApp(ctx context.Context, app string) error {
-	if _, err := d.liveRecord(app); err != nil {
+	if err := d.known(app); err != nil {
+		return err
+	}
+	if _, err := d.serving(app); err != nil {
 		return err
 	}
 	leave, err := d.turn(ctx, app, "stopping it")

@@ -2,6 +2,7 @@ package deployer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -53,6 +54,7 @@ const (
 	StateFirst    = "being deployed"       // for the first time
 	StateFailed   = "first deploy failed"  // and none after it
 	StateMistaken = "broken configuration" // what is live serves on
+	StateFileGone = "file is gone"         // what is live serves on
 	StateDamaged  = "damaged"              // what is live cannot be told
 )
 
@@ -60,7 +62,7 @@ const (
 // whether processes run it knows of a started server, and elsewhere from what
 // the runner recorded.
 func (d *Deployer) List() ([]Status, error) {
-	names, err := d.site.Apps()
+	names, err := d.names()
 	list := make([]Status, len(names))
 	var each errgroup.Group
 	each.SetLimit(runtime.NumCPU())
@@ -77,7 +79,9 @@ func (d *Deployer) status(app string) Status {
 	s := Status{App: app}
 	l := d.layout(app)
 	now, err := d.listed(app, l)
-	if now.err != nil {
+	if gone, ok := errors.AsType[*fileGoneError](now.err); ok {
+		s.State, s.Detail = StateFileGone, fmt.Sprintf("%s; %s serves on", gone.file, gone.serves())
+	} else if now.err != nil {
 		s.State, s.Detail = StateMistaken, FirstLine(now.err.Error())
 		if all, ok := errors.AsType[config.Errors](now.err); ok {
 			for _, one := range all {

@@ -211,7 +211,7 @@ func (d *Deployer) stillThere(app string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(file); err != nil {
+	if _, err := os.Stat(file); err != nil && !isThere(d.layout(app).current()) {
 		return &RefusedError{Reason: fmt.Sprintf("app %q was destroyed meanwhile", app)}
 	}
 	return nil

@@ -45,7 +45,7 @@ func (d *Deployer) Prune(ctx context.Context, o PruneOptions, report func(Freed)
 	names := []string{o.App}
 	if o.App == "" {
 		var err error
-		if names, err = d.site.Apps(); err != nil && len(names) == 0 {
+		if names, err = d.names(); err != nil && len(names) == 0 {
 			return err
 		}
 	} else if _, err := d.app(o.App); errors.As(err, new(*config.NoAppError)) && o.Destroyed == nil {

@@ -22,7 +22,7 @@ import (
 //
 // One app's trouble is logged and keeps no other from serving.
 func (d *Deployer) Start(ctx context.Context) error {
-	names, err := d.site.Apps()
+	names, err := d.names()
 	if err != nil {
 		d.log.Warnf("some apps' files are left alone: %v", err)
 	}

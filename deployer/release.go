@@ -106,7 +106,7 @@ func (d *Deployer) Processes(ctx context.Context, app string) ([]ProcessStatus, 
 	names := []string{app}
 	if app == "" {
 		var err error
-		if names, err = d.site.Apps(); err != nil && len(names) == 0 {
+		if names, err = d.names(); err != nil && len(names) == 0 {
 			return nil, err
 		}
 	} else if err := d.known(app); err != nil {

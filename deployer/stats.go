@@ -16,7 +16,7 @@ func (d *Deployer) Stats() Stats {
 	for _, state := range []string{StateRunning, StateStarting, StateStopped, StateDown, StateNever} {
 		s.Apps[state] = 0
 	}
-	names, _ := d.site.Apps() // a file of a wrong name is told of elsewhere
+	names, _ := d.names() // a file of a wrong name is told of elsewhere
 	for _, app := range names {
 		l := d.layout(app)
 		d.mu.Lock()

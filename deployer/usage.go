@@ -65,7 +65,7 @@ func (d *Deployer) DiskUsage(ctx context.Context, app string) (*DiskUsage, error
 	u := &DiskUsage{Apps: []AppUsage{}, Destroyed: []DestroyedApp{}}
 	if app == "" {
 		var err error
-		if names, err = d.site.Apps(); err != nil && len(names) == 0 {
+		if names, err = d.names(); err != nil && len(names) == 0 {
 			return nil, err
 		}
 	} else if _, err := d.app(app); errors.As(err, new(*config.NoAppError)) {

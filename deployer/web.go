@@ -325,11 +325,23 @@ func (d *Deployer) checkClaims(app string, domains []string, prefix string) erro
 		}
 		for _, dom := range domains {
 			if c := (claim{dom, prefix}); claims[c] {
-				return fmt.Errorf("%q and %q both claim %s%s\nset [app] domains or url_prefix of one of them, in %s", app, other, c.domain, c.prefix, d.filesOf(app, other))
+				return fmt.Errorf("%q and %q both claim %s%s\n%s", app, other, c.domain, c.prefix, d.wayOut(app, other, c))
 			}
 		}
 	}
 	return nil
+}
+
+// wayOut is the next step of an app that may not have a place that another one has.
+func (d *Deployer) wayOut(app, other string, c claim) string {
+	a, err := d.app(other)
+	if gone, ok := errors.AsType[*fileGoneError](err); ok {
+		return fmt.Sprintf("the file of %q is gone, and it serves on: put %s back, or take %q away: destroy %s --force", other, gone.file, other, other)
+	}
+	if err == nil && (a.URLPrefix != c.prefix || !slices.Contains(a.Domains, c.domain)) {
+		return fmt.Sprintf("%q serves there, and its file says otherwise by now: deploy %q first\nwhere two apps change places, give one of them a third place meanwhile", other, other)
+	}
+	return "set [app] domains or url_prefix of one of them, in " + d.filesOf(app, other)
 }
 
 // filesOf names the files of two apps, for people.
@@ -367,7 +379,7 @@ func (d *Deployer) claimed(app string, live *Record) {
 // readClaims reads, once, what each live app claims: by the record of what is
 // live, for the app's file may say by now what was refused.
 func (d *Deployer) readClaims() error {
-	names, err := d.site.Apps()
+	names, err := d.names()
 	if err != nil {
 		d.log.Warnf("reading the apps' files: %v", err)
 	}

@@ -25,9 +25,12 @@ with --purge they are removed for good.`,
 			if err != nil {
 				return err
 			}
-			if purge {
+			switch {
+			case purge:
 				fmt.Fprintf(s.stdout, "destroyed %s, nothing of it is kept\n", args[0])
-			} else {
+			case kept == "":
+				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, but for its file, which was gone\n", args[0])
+			default:
 				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, its file as %s\n`create %s --from` brings it back\n", args[0], kept, args[0])
 			}
 			return nil

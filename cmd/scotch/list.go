@@ -90,6 +90,8 @@ func (s *session) listTroubles(list []deployer.Status) {
 		switch {
 		case a.State == deployer.StateFailed:
 			next = fmt.Sprintf("its log: logs %s --deploy", a.App)
+		case a.State == deployer.StateFileGone:
+			next = fmt.Sprintf("put it back, or take the app away: destroy %s --force", a.App)
 		case len(a.Errors) > 1:
 			next = fmt.Sprintf("and %d more, with their mends: dump %s", len(a.Errors)-1, a.App)
 		case len(a.Errors) == 1:
