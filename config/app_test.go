@@ -377,12 +377,12 @@ func TestHosts(t *testing.T) {
 			t.Errorf("%q is taken as %q", bad, got)
 		}
 	}
-	for prefix, want := range map[string]string{"/": "/", "/a": "/a/", "/a/b/": "/a/b/", "/A-1_.x": "/A-1_.x/"} {
+	for prefix, want := range map[string]string{"/": "/", "/a": "/a/", "/a/b/": "/a/b/", "/A-1_.x": "/A-1_.x/", "shop": "/shop/", "a/b/": "/a/b/"} {
 		if got, err := parsePrefix(prefix); err != nil || got != want {
 			t.Errorf("%q is %q, %v", prefix, got, err)
 		}
 	}
-	for _, bad := range []string{"", "a", "//", "/a//b", "/../", "/a/./", "/a b", "/$x", "/~a", "/a\n", "/%41", "/ä"} {
+	for _, bad := range []string{"", "a//b", "../a", "//", "/a//b", "/../", "/a/./", "/a b", "/$x", "/~a", "/a\n", "/%41", "/ä"} {
 		if got, err := parsePrefix(bad); err == nil && bad != "" {
 			t.Errorf("%q is taken as %q", bad, got)
 		}

@@ -33,7 +33,7 @@ func TestWhatIsSaid(t *testing.T) {
 		{"a URL for a host", "[app]\ndomains = http://foo.example/x *.EX.org. https://a.test:8443\n",
 			[]string{`"http://foo.example/x" is no host's name`, "write the name alone: foo.example", "write the name alone: ex.org", "write the name alone: a.test"}, nil},
 		{"an app as root", "[app]\nuser = root\n", []string{"[app] user: no app runs as root"}, nil},
-		{"a prefix as it was written", "[app]\nurl_prefix = a\n", []string{`not "a"`}, []string{`"a/"`}},
+		{"a prefix as it was written", "[app]\nurl_prefix = a;b\n", []string{`not "a;b"`}, []string{`a;b/`}},
 
 		{"a comment behind a source", "[app]\nsrc = /srv/x ; note\n", []string{"blog.cfg:2: [app] src: the source", comment}, nil},
 		{"a comment behind a number", "[app]\nworkers = 4 # for now\n", []string{`not "4 # for now"`, comment}, nil},

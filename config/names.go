@@ -252,9 +252,13 @@ func parseDomains(s string) ([]string, error) {
 	return all, errors.Join(errs...)
 }
 
-// parsePrefix takes a URL path, with or without the last slash.
+// parsePrefix takes a URL path, with or without the first and the last slash, as
+// scotch 0.3 did.
 func parsePrefix(s string) (string, error) {
 	p := strings.TrimSuffix(s, "/") + "/"
+	if !strings.HasPrefix(p, "/") {
+		p = "/" + p
+	}
 	return p, checkURLPath(p, s)
 }
 

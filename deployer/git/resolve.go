@@ -61,6 +61,9 @@ func (g *Git) find(ctx context.Context, app *config.App, under, ref string) (str
 		}
 	case app.BranchSet:
 		names = append(names, under+"heads/"+app.Branch)
+		if app.Source != "" {
+			names = append(names, under+"tags/"+app.Branch) // scotch 0.3 took one
+		}
 	case app.Source != "":
 		names = append(names, under+"HEAD")
 	default:
@@ -90,21 +93,26 @@ func (g *Git) find(ctx context.Context, app *config.App, under, ref string) (str
 
 func notFound(app *config.App, ref string, names []string) error {
 	where := fmt.Sprintf("the repository of %q", app.Name)
-	next := "push it first: git push REMOTE " + deployer.Neutral(ref)
-	if app.Source != "" {
-		where = fmt.Sprintf("%q", redact(app.Source))
-		next = "the names that it has are listed by: git ls-remote " + redact(app.Source)
-	}
+	branch, asked := strings.CutPrefix(ref, "refs/heads/")
 	if ref == "" {
-		branch := strings.TrimPrefix(strings.TrimPrefix(names[0], sourceRefs), "refs/")
-		if app.Source == "" {
-			next = "push it first: git push REMOTE " + strings.TrimPrefix(branch, "heads/")
-		} else {
-			next = "name a branch: [git] branch = NAME\n" + next
-		}
-		return fmt.Errorf("there is no %q in %s\n%s", strings.TrimPrefix(branch, "heads/"), where, next)
+		branch, asked = strings.CutPrefix(strings.TrimPrefix(strings.TrimPrefix(names[0], sourceRefs), "refs/"), "heads/")
 	}
-	return fmt.Errorf("there is no branch, tag or commit %q in %s\n%s", ref, where, next)
+	switch {
+	case app.Source == "" && asked:
+		next := "push it first: git push REMOTE " + deployer.Neutral(branch)
+		if !app.BranchSet {
+			next += "\nor say where its code comes from, in its own file: [app] src = ADDRESS"
+		}
+		return fmt.Errorf("there is no branch %q in %s\n%s", branch, where, next)
+	case app.Source == "":
+		return fmt.Errorf("there is no branch, tag or commit %q in %s\npush it first: git push REMOTE %s", ref, where, deployer.Neutral(ref))
+	}
+	where = fmt.Sprintf("%q", redact(app.Source))
+	next := "the names that it has are listed by: git ls-remote " + redact(app.Source)
+	if ref != "" {
+		return fmt.Errorf("there is no branch, tag or commit %q in %s\n%s", ref, where, next)
+	}
+	return fmt.Errorf("there is no %q in %s\nname a branch: [git] branch = NAME\n%s", branch, where, next)
 }
 
 // peel returns the commit that an object name, whole or shortened, leads to.

@@ -47,7 +47,12 @@ func TestResolve(t *testing.T) {
 		}
 	}
 	_, err = s.Resolve(t.Context(), app("", "prod", true), "", &bytes.Buffer{})
-	if want := "there is no \"prod\" in the repository of \"blog\"\npush it first: git push REMOTE prod"; err == nil || err.Error() != want {
+	if want := "there is no branch \"prod\" in the repository of \"blog\"\npush it first: git push REMOTE prod"; err == nil || err.Error() != want {
+		t.Errorf("error %v", err)
+	}
+	// As deploy asks for an app that nobody has pushed to: where could code come from?
+	_, err = s.Resolve(t.Context(), app("", "prod", false), "refs/heads/prod", &bytes.Buffer{})
+	if want := "there is no branch \"prod\" in the repository of \"blog\"\npush it first: git push REMOTE prod\nor say where its code comes from, in its own file: [app] src = ADDRESS"; err == nil || err.Error() != want {
 		t.Errorf("error %v", err)
 	}
 }
@@ -73,6 +78,16 @@ func TestResolveSource(t *testing.T) {
 	if err != nil || c.ID != one {
 		t.Errorf("the set branch: %q, %v", c.ID, err)
 	}
+	// scotch 0.3 gave the word to `git archive`, which takes a tag as well. A
+	// branch of that name wins.
+	other.run(other.work, "tag", "-a", "-m", "x", "1.0", one)
+	other.run(other.work, "tag", "prod", two)
+	for branch, want := range map[string]string{"1.0": one, "prod": one} {
+		if c, err := s.Resolve(t.Context(), app(other.work, branch, true), "", &out); err != nil || c.ID != want {
+			t.Errorf("[git] branch = %s: %q, %v; want %q", branch, c.ID, err, want)
+		}
+	}
+	other.run(other.work, "tag", "-d", "prod")
 	if strings.Contains(out.String(), "\r") || !strings.Contains(out.String(), "[new branch]") {
 		t.Errorf("progress: %q", out.String())
 	}
