@@ -78,13 +78,14 @@ func (s *session) audited(app string, push func(refs func(audit.Ref)) int) int {
 func (s *session) record(app string, refs []audit.Ref, status int, begin time.Time) {
 	e := audit.Entry{
 		Kind: audit.Push, By: s.who.Name, Key: s.who.Fingerprint, From: s.who.Addr, Verb: "push", App: app, Refs: refs,
-		Result: audit.OK, Status: status, Seconds: time.Since(begin).Seconds(),
+		Result: audit.OK, Status: status, Seconds: time.Since(begin).Seconds(), Idle: true,
 	}
 	if status != 0 {
 		e.Result = audit.Failed
 	}
 	// git's own status is 0 where it could tell the client, whose git exits with 1.
 	for _, r := range refs {
+		e.Idle = e.Idle && r.Result == "refused"
 		switch {
 		case r.Result == "refused":
 			e.Result, e.Reason, e.Status = audit.Denied, r.Reason, 1

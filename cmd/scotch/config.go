@@ -130,12 +130,7 @@ func (s *session) listConfig(ctx context.Context, app string, asJSON bool) error
 		if e.Origin.Layer != config.LayerApp {
 			from = "  ; " + where(e.Origin)
 		}
-		lines := strings.Split(e.Value, "\n")
-		for i := range lines {
-			lines[i] = deployer.Neutral(lines[i])
-		}
-		// Lines after the first are indented, as in a file.
-		fmt.Fprintf(s.stdout, "%s = %s%s\n", keyWord(e.Section, e.Key), strings.Join(lines, "\n    "), from)
+		fmt.Fprintf(s.stdout, "%s = %s%s\n", keyWord(e.Section, e.Key), shownValue(e.Value), from)
 	}
 	return nil
 }

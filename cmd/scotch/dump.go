@@ -47,10 +47,9 @@ password in a source's URL may be secrets: ` + masked + ` stands for each.`,
 						fmt.Fprintf(s.stdout, "[%s]\n", e.Section)
 						section = e.Section
 					}
-					// Lines after the first are indented, as in a file.
-					fmt.Fprintf(s.stdout, "%s = %s", e.Key, strings.ReplaceAll(e.Value, "\n", "\n    "))
+					fmt.Fprintf(s.stdout, "%s = %s", e.Key, shownValue(e.Value))
 					if origin {
-						fmt.Fprintf(s.stdout, "  ; %s", e.From())
+						fmt.Fprintf(s.stdout, "  ; %s", deployer.Neutral(e.From()))
 					}
 					fmt.Fprintln(s.stdout)
 				}
@@ -61,6 +60,16 @@ password in a source's URL may be secrets: ` + masked + ` stands for each.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
 	cmd.Flags().BoolVar(&origin, "origin", false, "name the file and line that each value comes from")
 	s.add(root, cmd, rights{verb: access.VerbDump, apps: allApps, offline: true})
+}
+
+// shownValue is a value as it is listed, which a source may have set: harmless on a
+// terminal, its lines after the first indented as in a file.
+func shownValue(value string) string {
+	lines := strings.Split(value, "\n")
+	for i := range lines {
+		lines[i] = deployer.Neutral(lines[i])
+	}
+	return strings.Join(lines, "\n    ")
 }
 
 // masked stands for a value that may be a secret.

@@ -14,6 +14,7 @@ import (
 	"scotch/deployer/metrics"
 	"scotch/deployer/notify"
 	"scotch/gitserver"
+	"scotch/gitserver/access"
 	"scotch/gitserver/audit"
 )
 
@@ -118,6 +119,9 @@ func (s *session) record(begin time.Time, status int) {
 	default:
 		e.Result = audit.Failed
 	}
+	// Whom reading is allowed to changes nothing.
+	reads := access.May(access.Identity{Role: access.Read}, access.Verb(e.Verb), e.App)
+	e.Idle = e.Result == audit.Denied || status == exitUsage || reads
 	s.srv.seen.audit.Record(e)
 }
 

@@ -135,6 +135,45 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// A key that may only read wrote 25 KB of record with each command that was denied
+// to it, and within seconds had the log rotate away all that came before.
+func TestNobodyRotatesAwayWhatWasDone(t *testing.T) {
+	l := &Log{Path: filepath.Join(t.TempDir(), "audit.log"), Size: 1 << 20, Keep: 1}
+	defer l.Close()
+	now := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
+	l.Record(Entry{Time: now, Kind: Command, Key: "evil", Verb: "run", Result: OK})
+	long := strings.Repeat("x", 500)
+	for range 20_000 {
+		for _, e := range []Entry{
+			{Verb: "config", Args: []string{long, long, long, long, long}, Result: Denied, Idle: true},
+			{Verb: "list", Result: OK, Idle: true},
+			{Verb: long, Result: Failed, Status: 2, Idle: true},
+			{Verb: "lock", Result: OK},
+			{Kind: Push, Verb: "push", Refs: []Ref{{Ref: long, Reason: long}, {Ref: long, Reason: long}}, Idle: true},
+		} {
+			e.Time, e.Key = now.Add(time.Second), "evil"
+			if e.Kind == "" {
+				e.Kind = Command
+			}
+			l.Record(e)
+		}
+	}
+	// Others, the machine itself and switches are not held up by that.
+	for range 1000 {
+		l.Record(Entry{Time: now, Kind: Switch, Key: "evil", Verb: "deploy"})
+		l.Record(Entry{Time: now, Kind: Command, Verb: "list", By: "root", Idle: true})
+	}
+	l.Record(Entry{Time: now.Add(2 * time.Second), Kind: Command, Key: "ada", Verb: "list", Idle: true})
+	l.Record(Entry{Time: now.Add(time.Minute), Kind: Command, Key: "evil", Verb: "list", Idle: true})
+	got := read(t, l, 1_000_000)
+	if len(got) < 2000 || got[0].Verb != "run" {
+		t.Fatalf("%d lines, the first %v", len(got), got[0])
+	}
+	if n := len(got); got[n-1].More != 20_000-idlePerMinute || got[n-2].Key != "ada" {
+		t.Errorf("the last are %+v, %+v", got[n-2], got[n-1])
+	}
+}
+
 func TestBound(t *testing.T) {
 	l := &Log{Path: filepath.Join(t.TempDir(), "audit.log")}
 	defer l.Close()
@@ -145,11 +184,11 @@ func TestBound(t *testing.T) {
 		e.Args = append(e.Args, long)
 	}
 	l.Record(e)
-	if fi, _ := os.Stat(l.Path); fi.Size() > 200<<10 {
+	if fi, _ := os.Stat(l.Path); fi.Size() > 10<<10 {
 		t.Errorf("a line of %d bytes", fi.Size())
 	}
-	if got := read(t, l, 1); len(got) != 1 || got[0].More != 900 {
-		t.Errorf("%d lines", len(got))
+	if got := read(t, l, 1); len(got) != 1 || got[0].More != 999 || got[0].Args[len(got[0].Args)-1] != "… 997 more" {
+		t.Errorf("%d lines: %+v", len(got), got)
 	}
 }
 

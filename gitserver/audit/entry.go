@@ -39,7 +39,9 @@ type Entry struct {
 	// variables without their values, flags.
 	Args []string `json:"args,omitempty"`
 	Refs []Ref    `json:"refs,omitempty"` // of a push
-	More int      `json:"more,omitempty"` // refs that are left out; refusals that this line stands for, besides its own
+	More int      `json:"more,omitempty"` // refs that are left out; entries of its kind that this line stands for, besides its own
+	// Idle tells that nothing was changed: floods of that are counted.
+	Idle bool `json:"-"`
 
 	// What a switch led from and to.
 	OldRelease int    `json:"old_release,omitempty"`
@@ -64,25 +66,36 @@ type Ref struct {
 
 // bound keeps texts that come from outside from filling the disk.
 func (e *Entry) bound() {
-	e.Reason = cut(e.Reason)
-	for i, a := range e.Args {
-		e.Args[i] = cut(a)
+	e.Verb, e.App, e.Reason = cut(e.Verb), cut(e.App), cut(e.Reason)
+	size := 0
+	args := e.Args
+	e.Args = nil
+	for i, a := range args {
+		if a = cut(a); i == maxArgs || size+len(a) > maxWords {
+			e.Args = append(e.Args, fmt.Sprintf("… %d more", len(args)-i))
+			break
+		}
+		size += len(a)
+		e.Args = append(e.Args, a)
 	}
-	if n := len(e.Args) - maxArgs; n > 0 {
-		e.Args = append(e.Args[:maxArgs:maxArgs], fmt.Sprintf("… %d more", n))
-	}
-	if n := len(e.Refs) - maxRefs; n > 0 {
-		e.Refs, e.More = e.Refs[:maxRefs], e.More+n
-	}
-	for i := range e.Refs {
-		e.Refs[i].Reason, e.Refs[i].Ref = cut(e.Refs[i].Reason), cut(e.Refs[i].Ref)
+	size = 0
+	refs := e.Refs
+	e.Refs = nil
+	for i, r := range refs {
+		if r.Reason, r.Ref = cut(r.Reason), cut(r.Ref); i == maxRefs || size+len(r.Reason)+len(r.Ref) > maxWords {
+			e.More += len(refs) - i
+			break
+		}
+		size += len(r.Reason) + len(r.Ref)
+		e.Refs = append(e.Refs, r)
 	}
 }
 
 const (
-	maxRefs = 100
-	maxArgs = 50
-	maxText = 500 // bytes
+	maxRefs  = 100
+	maxArgs  = 50
+	maxText  = 500  // bytes of one
+	maxWords = 2000 // bytes of all Args, and of the words of all Refs
 )
 
 func cut(s string) string {

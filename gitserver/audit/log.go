@@ -31,7 +31,7 @@ type Log struct {
 	torn   bool // the file does not end in a line end
 	broken bool
 
-	flood flood
+	floods map[string]*flood // by what is counted together
 }
 
 // Record appends an entry, with the time of now. It always returns soon.
@@ -44,7 +44,7 @@ func (l *Log) Record(e Entry) {
 	if e.Time.IsZero() {
 		e.Time = time.Now().UTC().Truncate(time.Millisecond)
 	}
-	if e.Kind == Refused && !l.flood.admit(e.Time, &e.More) {
+	if !l.admit(&e) {
 		return
 	}
 	e.bound()
@@ -164,24 +164,4 @@ func (l *Log) rotated(n int) string {
 		return l.Path
 	}
 	return fmt.Sprintf("%s.%d", l.Path, n)
-}
-
-// flood keeps those who knock all the time from rotating away what others did:
-// in each minute the first refusals have a line each, the first one of the next
-// minute says how many more there were.
-type flood struct {
-	minute time.Time
-	n      int
-}
-
-const refusedPerMinute = 100
-
-// admit tells whether a refusal gets a line, and sets how many it stands for besides.
-func (f *flood) admit(now time.Time, more *int) bool {
-	if m := now.Truncate(time.Minute); !m.Equal(f.minute) {
-		*more = max(0, f.n-refusedPerMinute)
-		f.minute, f.n = m, 0
-	}
-	f.n++
-	return f.n <= refusedPerMinute
 }
