@@ -76,7 +76,8 @@ func makeData(root *os.Root, name string, uid, gid int) error {
 
 // passOnly lets the group through a directory on the way to another.
 func passOnly(root *os.Root, dir, target string, gid int) error {
-	f, err := root.Open(dir)
+	// O_DIRECTORY: opening a pipe of the app's would wait for its other end.
+	f, err := root.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
@@ -124,7 +125,12 @@ func passOnly(root *os.Root, dir, target string, gid int) error {
 // readAll lets the group read a tree. Once its top says so, what came since has
 // inherited it.
 func readAll(root *os.Root, name string, gid int) error {
-	top, err := root.Open(name)
+	tree, err := root.OpenRoot(name + "/") // a pipe would wait
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	top, err := tree.Open(".")
 	if err != nil {
 		return err
 	}
@@ -136,22 +142,16 @@ func readAll(root *os.Root, name string, gid int) error {
 	if inherited.get(aclGroup, uint32(gid))&4 != 0 {
 		return grant(top, gid, 5)
 	}
-	return fs.WalkDir(root.FS(), name, func(p string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // the app is at work
-		}
-		if err != nil || !e.IsDir() && !e.Type().IsRegular() {
-			return err
-		}
-		f, err := root.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-		if errors.Is(err, fs.ErrNotExist) {
+	share := func(e entry) error {
+		if !e.info.IsDir() && !e.info.Mode().IsRegular() {
 			return nil
 		}
+		f, err := e.in.OpenFile(e.name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		if !e.IsDir() {
+		if !e.info.IsDir() {
 			return grant(f, gid, 4)
 		}
 		if err := grant(f, gid, 5); err != nil {
@@ -162,7 +162,15 @@ func readAll(root *os.Root, name string, gid int) error {
 			return err
 		}
 		return l.write(f, aclDefault)
-	})
+	}
+	info, err := top.Stat()
+	if err != nil {
+		return err
+	}
+	if err := share(entry{tree, ".", info}); err != nil {
+		return err
+	}
+	return eachIn(tree, 0, share)
 }
 
 // Access control lists as the kernel takes them (acl(5); the layout is that of

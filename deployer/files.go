@@ -31,16 +31,23 @@ func (f *Files) before(op string) error {
 
 // Write replaces path by data in one step.
 func (f *Files) Write(op, path string, data []byte, mode fs.FileMode) error {
+	return f.WriteFor(-1, op, path, data, mode)
+}
+
+// WriteFor is Write for a group, -1 for the server's own. The file is the group's
+// before it gets its name: in a directory of an app's that name may be something
+// else a moment later.
+func (f *Files) WriteFor(gid int, op, path string, data []byte, mode fs.FileMode) error {
 	if err := f.before(op); err != nil {
 		return err
 	}
-	if err := f.write(op, path, data, mode); err != nil {
+	if err := f.write(gid, op, path, data, mode); err != nil {
 		return fmt.Errorf("writing %q: %w", path, err)
 	}
 	return syncDir(filepath.Dir(path))
 }
 
-func (f *Files) write(op, path string, data []byte, mode fs.FileMode) error {
+func (f *Files) write(gid int, op, path string, data []byte, mode fs.FileMode) error {
 	// Beside path, not in TMPDIR where that is on the same file system: what a
 	// server that is killed now leaves there is found by Tidy.
 	tmp, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
@@ -48,6 +55,11 @@ func (f *Files) write(op, path string, data []byte, mode fs.FileMode) error {
 		return err
 	}
 	defer tmp.Cleanup()
+	if gid >= 0 {
+		if err := tmp.Chown(-1, gid); err != nil {
+			return err
+		}
+	}
 	if _, err := tmp.Write(data); err != nil {
 		return err
 	}
@@ -191,7 +203,7 @@ func (f *Files) RemoveAll(op, path string) error {
 	if err := f.before(op); err != nil {
 		return err
 	}
-	return os.RemoveAll(path)
+	return RemoveTree(path)
 }
 
 // SyncFS puts all that was written below path onto the disk (syncfs(2)), so

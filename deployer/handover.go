@@ -136,26 +136,11 @@ func (op *operation) dataBack(live, again *Record) error {
 // chownAll gives what one user has below a directory, and the directory, to
 // another. It follows no link out of it, and leaves what others have.
 func chownAll(dir string, from, uid, gid int) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	return fs.WalkDir(root.FS(), ".", func(p string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // the app has removed it meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		fi, err := root.Lstat(p)
-		if err == nil && int(fi.Sys().(*syscall.Stat_t).Uid) == from {
-			err = root.Lchown(p, uid, gid)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
+	return eachBelow(dir, func(e entry) error {
+		if int(e.info.Sys().(*syscall.Stat_t).Uid) != from {
 			return nil
 		}
-		return err
+		return e.lchown(uid, gid)
 	})
 }
 

@@ -190,10 +190,17 @@ func eachBelow(dir string, do func(entry) error) error {
 	if err := do(entry{root, ".", info}); err != nil {
 		return err
 	}
-	return eachIn(root, do)
+	return eachIn(root, 0, do)
 }
 
-func eachIn(dir *os.Root, do func(entry) error) error {
+// maxNested is how many directories may lie in one another. Each that is open
+// costs a descriptor and memory, and a build could make a million.
+const maxNested = 500
+
+func eachIn(dir *os.Root, depth int, do func(entry) error) error {
+	if depth > maxNested {
+		return fmt.Errorf("more than %d directories lie in one another", maxNested)
+	}
 	entries, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
 		return err
@@ -213,13 +220,15 @@ func eachIn(dir *os.Root, do func(entry) error) error {
 		if !info.IsDir() {
 			continue
 		}
-		sub, err := dir.OpenRoot(e.Name())
+		// The slash refuses what is no directory any more; to open a pipe would be to
+		// wait for its other end.
+		sub, err := dir.OpenRoot(e.Name() + "/")
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
 			return err
 		}
-		err = eachIn(sub, do)
+		err = eachIn(sub, depth+1, do)
 		sub.Close()
 		if err != nil {
 			return err
@@ -249,16 +258,14 @@ func (op *operation) seal(a *config.App, rec *Record) error {
 	return op.d.sealTree(a, rec.Source)
 }
 
-// readableBy lets the app's user read a file that was written for it.
-func (d *Deployer) readableBy(a *config.App, path string) error {
+// readers is the group that may read what is written for an app, -1 where the app
+// runs as the server does.
+func (d *Deployer) readers(a *config.App) (int, error) {
 	if a.User == "" {
-		return nil
+		return -1, nil
 	}
 	_, gid, err := ids(a)
-	if err != nil {
-		return err
-	}
-	return os.Chown(path, 0, gid)
+	return gid, err
 }
 
 // GiveTo makes the app's user the owner of a directory.

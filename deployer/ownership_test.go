@@ -178,3 +178,52 @@ func TestPersistStaysInTheData(t *testing.T) {
 		return err
 	})
 }
+
+// A link of the commit that leads to a persist path, and so into the data, let an
+// app turn what root removes and links into anybody's, in the moment after the look.
+func TestPersistRacesWithTheApp(t *testing.T) {
+	source, dir, outside := made(t, t.TempDir(), "app.py"), t.TempDir(), made(t, t.TempDir(), "c/file")
+	if err := os.Symlink("a.d", filepath.Join(source, "m")); err != nil {
+		t.Fatal(err)
+	}
+	looked := 0
+	op := &operation{d: &Deployer{files: &Files{Before: func(string) error {
+		if looked++; looked == 2 {
+			return os.Symlink(outside, filepath.Join(dir, "a.d"))
+		}
+		return nil
+	}}}}
+	a := &config.App{Name: "blog", DataPath: dir, DirMode: 0o755, Persist: []string{"a.d", "m/c"}}
+	if err := op.persist(a, source); err == nil || !strings.Contains(err.Error(), "leads out of the source") {
+		t.Errorf("%v", err)
+	}
+	if fi, err := os.Lstat(filepath.Join(outside, "c")); err != nil || !fi.IsDir() {
+		t.Errorf("what is not the app's was removed: %v %v", fi, err)
+	}
+}
+
+// The server's files in an app's directory of sockets got their group after their
+// name, by that name: an app that was quick had put a link to /etc/shadow there.
+func TestFileHasItsGroupBeforeItsName(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("takes root")
+	}
+	dir := t.TempDir()
+	looked := false
+	f := &Files{Before: func(op string) error {
+		if op != "write/rename" {
+			return nil
+		}
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			looked = true
+			if fi, err := e.Info(); err != nil || fi.Sys().(*syscall.Stat_t).Gid != 65534 || fi.Mode().Perm() != 0o640 {
+				t.Errorf("%v %v", fi, err)
+			}
+		}
+		return err
+	}}
+	if err := f.WriteFor(65534, "write", filepath.Join(dir, "uwsgi.ini"), []byte("x"), 0o640); err != nil || !looked {
+		t.Errorf("looked: %v, %v", looked, err)
+	}
+}

@@ -34,28 +34,31 @@ func (op *operation) persist(a *config.App, src string) error {
 		return err
 	}
 	defer data.Close()
+	source, err := os.OpenRoot(src)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
 	for _, p := range a.Persist {
+		// A link of the commit may lead to a persist path that is one already, and
+		// so into the data.
+		if _, err := source.Stat(path.Dir(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("[app] persist names %q, which a link leads out of the source: %w", p, err)
+		}
 		inSource := filepath.Join(src, filepath.FromSlash(p))
-		parent, err := filepath.EvalSymlinks(filepath.Dir(inSource))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if root, rerr := filepath.EvalSymlinks(src); err == nil && rerr == nil && !within(root, parent) {
-			return fmt.Errorf("[app] persist names %q, which a link leads out of the source", p)
-		}
 		if err := op.d.files.before("make-persist"); err != nil {
 			return err
 		}
 		if err := op.d.firstContent(data, p, inSource, uid, gid); err != nil {
 			return fmt.Errorf("[app] persist: %q in the app's data: %w", p, err)
 		}
-		if err := os.RemoveAll(inSource); err != nil {
+		if err := source.RemoveAll(p); err != nil {
 			return err
 		}
-		if err := os.MkdirAll(filepath.Dir(inSource), a.DirMode); err != nil {
+		if err := source.MkdirAll(path.Dir(p), a.DirMode); err != nil {
 			return err
 		}
-		if err := os.Symlink(filepath.Join(a.DataPath, filepath.FromSlash(p)), inSource); err != nil {
+		if err := source.Symlink(filepath.Join(a.DataPath, filepath.FromSlash(p)), p); err != nil {
 			return err
 		}
 	}
@@ -91,14 +94,14 @@ func (d *Deployer) firstContent(data *os.Root, p, inSource string, uid, gid int)
 	// Put together where only this process gets to, whole and on disk before it
 	// gets its name: a crash must leave no half of it.
 	const stage = ".scotch-persist"
-	if err := data.RemoveAll(stage); err != nil {
+	if err := RemoveTree(filepath.Join(data.Name(), stage)); err != nil {
 		return err
 	}
 	if err := data.Mkdir(stage, 0o700); err != nil {
 		return err
 	}
 	defer data.RemoveAll(stage)
-	own, err := data.OpenRoot(stage)
+	own, err := data.OpenRoot(stage + "/") // a pipe would wait
 	if err != nil {
 		return err
 	}

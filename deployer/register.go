@@ -116,14 +116,15 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	if err := config.CheckSocketPath(plan.Socket); err != nil {
 		return nil, err
 	}
+	gid, err := d.readers(a)
+	if err != nil {
+		return nil, err
+	}
 	for _, f := range plan.Files {
 		if !within(inst.Run, f.Path) {
 			continue // to look at, of what is live: written after the switch
 		}
-		if err := d.files.Write("write-instance-file", f.Path, f.Data, f.Mode); err != nil {
-			return nil, err
-		}
-		if err := d.readableBy(a, f.Path); err != nil {
+		if err := d.files.WriteFor(gid, "write-instance-file", f.Path, f.Data, f.Mode); err != nil {
 			return nil, err
 		}
 	}
@@ -335,16 +336,18 @@ func (op *operation) pointHead(ctx context.Context, rec *Record) {
 // show what is live and nothing depends on them.
 func (op *operation) showcase(rec *Record) {
 	a := &config.App{User: rec.Plan.Process.User, Group: rec.Plan.Process.Group}
+	gid, err := op.d.readers(a)
+	if err != nil {
+		op.d.log.WithField("app", op.app).Warnf("writing files to look at: %v", err)
+		return
+	}
 	for _, f := range rec.Plan.Files {
 		if within(filepath.Join(rec.Dir, "run"), f.Path) {
 			continue
 		}
 		err := op.d.files.MkdirAll("make-showcase", filepath.Dir(f.Path), op.d.site.DirMode)
 		if err == nil {
-			err = op.d.files.Write("write-showcase", f.Path, f.Data, f.Mode)
-		}
-		if err == nil {
-			err = op.d.readableBy(a, f.Path)
+			err = op.d.files.WriteFor(gid, "write-showcase", f.Path, f.Data, f.Mode)
 		}
 		if err != nil {
 			op.d.log.WithField("app", op.app).Warnf("writing a file to look at: %v", err)

@@ -190,7 +190,7 @@ func installerCache(site *config.Site, a *config.App) string {
 	dir := filepath.Join(site.Paths.Instances, ".cache")
 	if a.User != "" {
 		dir = filepath.Join(site.Paths.Instances, a.Name, ".cache")
-		if deployer.OwnedByAnother(a, dir) && os.RemoveAll(dir) != nil {
+		if deployer.OwnedByAnother(a, dir) && deployer.RemoveTree(dir) != nil {
 			return "" // [app] user has changed, and can't write what the old one left
 		}
 	}

@@ -174,7 +174,7 @@ func (l *loan) close() error {
 	}
 	l.mu.Unlock()
 	l.serving.Wait()
-	return os.RemoveAll(l.dir)
+	return deployer.RemoveTree(l.dir)
 }
 
 // loanPrefix begins the names of an app's loans. An app's own name could be too
@@ -192,7 +192,7 @@ func (g *Git) endLoans(app string) error {
 	left, err := filepath.Glob(filepath.Join(g.o.Run, loanPrefix(app)+"*"))
 	errs := []error{err}
 	for _, dir := range left {
-		errs = append(errs, os.RemoveAll(dir))
+		errs = append(errs, deployer.RemoveTree(dir))
 	}
 	return errors.Join(errs...)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"scotch/config"
@@ -53,14 +54,21 @@ type cached struct {
 	size int64
 }
 
+// maxNested is how deep a cache is looked into: far deeper than any goes, and
+// not as deep as a hostile build can make it.
+const maxNested = 50
+
 // sizeOf is what the regular files below a directory take; nothing is followed.
 func sizeOf(dir string, files *[]cached) (total int64) {
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(dir + "/") // a pipe of that name would wait
 	if err != nil {
 		return 0
 	}
 	defer root.Close()
 	fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && strings.Count(path, "/") > maxNested {
+			return fs.SkipDir
+		}
 		if err != nil || !e.Type().IsRegular() {
 			return nil
 		}
@@ -78,7 +86,7 @@ func sizeOf(dir string, files *[]cached) (total int64) {
 // evict removes the oldest files until no more than want is left. The app's user
 // writes the directory: through os.Root no link leads out of it.
 func evict(dir string, files []cached, total, want int64) {
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(dir + "/")
 	if err != nil {
 		return
 	}

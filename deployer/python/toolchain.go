@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"scotch/config"
@@ -208,7 +209,8 @@ func isProgram(path string) bool {
 
 // script tells a script, as pyenv's shims are, from a program.
 func script(path string) bool {
-	f, err := os.Open(path)
+	// The app may have put a pipe in its place meanwhile.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"scotch/deployer"
@@ -160,8 +162,24 @@ func look(path, plugin string) (string, string) {
 
 // venvHome is where the interpreter of a virtualenv lies, by its pyvenv.cfg
 // (PEP 405).
+//
+// An installation has had it in its hands, so it may be anything: a pipe, or a link
+// to what has no end.
 func venvHome(venv string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(venv, "pyvenv.cfg"))
+	root, err := os.OpenRoot(venv)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	f, err := root.OpenFile("pyvenv.cfg", os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return "", errors.Join(err, fmt.Errorf("%q is no regular file", f.Name()))
+	}
+	text, err := io.ReadAll(io.LimitReader(f, 64<<10))
 	if err != nil {
 		return "", err
 	}

@@ -2,10 +2,12 @@ package uwsgi
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,5 +118,36 @@ func TestRealPlugin(t *testing.T) {
 	u.plugin = "nosuchplugin"
 	if k, err = u.kind(t.Context()); err != nil || k.python != "" {
 		t.Errorf("without the plugin: %+v, %v", k, err)
+	}
+}
+
+// The build of a package left a pipe, or a link to what has no end, in the place of
+// pyvenv.cfg, and the server read on.
+func TestVirtualenvOfAHostileBuild(t *testing.T) {
+	for name, plant := range map[string]func(string) error{
+		"a pipe":             func(p string) error { return syscall.Mkfifo(p, 0o666) },
+		"a link to no end":   func(p string) error { return os.Symlink("/dev/zero", p) },
+		"a link to a secret": func(p string) error { return os.Symlink("/etc/shadow", p) },
+		"a file without end": func(p string) error {
+			return errors.Join(os.WriteFile(p, nil, 0o644), os.Truncate(p, 1<<40))
+		},
+	} {
+		venv := t.TempDir()
+		if err := plant(filepath.Join(venv, "pyvenv.cfg")); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := venvHome(venv)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Errorf("%s is taken", name)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: it waits", name)
+		}
 	}
 }

@@ -41,8 +41,10 @@ func (u *UWSGI) Probe(ctx context.Context, socket string, r deployer.ProbeReques
 	if _, err := conn.Write(packet); err != nil {
 		return 0, failed(ctx, "sending the request", err)
 	}
+	// Its buffer bounds the line: an app may send one without an end.
 	answer := bufio.NewReader(conn)
-	line, err := answer.ReadString('\n')
+	first, err := answer.ReadSlice('\n')
+	line := string(first)
 	if line == "" && err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 			return 0, deployer.ErrEmptyReply

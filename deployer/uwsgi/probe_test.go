@@ -103,3 +103,25 @@ func TestProbeRefuses(t *testing.T) {
 		}
 	}
 }
+
+// An app that answers with a line that never ends filled the server's memory until
+// the health request was given up.
+func TestProbeOfALineWithoutAnEnd(t *testing.T) {
+	sent := make(chan int, 1)
+	socket := serve(t, "HTTP/1.1 ", func(c net.Conn) {
+		n, chunk := 0, []byte(strings.Repeat("x", 64<<10))
+		for n < 256<<20 {
+			m, err := c.Write(chunk)
+			if n += m; err != nil {
+				break
+			}
+		}
+		sent <- n
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	plain(t, nil).Probe(ctx, socket, deployer.ProbeRequest{Path: "/", Host: "blog.example.org", Scheme: "http"})
+	if n := <-sent; n > 4<<20 {
+		t.Errorf("it took %d MB", n>>20)
+	}
+}
