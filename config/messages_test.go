@@ -35,6 +35,8 @@ func TestWhatIsSaid(t *testing.T) {
 		{"an app as root", "[app]\nuser = root\n", []string{"[app] user: no app runs as root"}, nil},
 		{"a prefix as it was written", "[app]\nurl_prefix = a;b\n", []string{`not "a;b"`}, []string{`a;b/`}},
 
+		{"white space in a source", "[app]\nsrc = git@host:/my path\n", []string{`the source "git@host:/my path" holds white space`}, nil},
+		{"a section of one's own", "[common]\nbase = /srv\n", []string{"[common]: there is no such section\nvalues of your own, that others refer to, go into [DEFAULT]: ${DEFAULT:KEY}"}, nil},
 		{"a comment behind a source", "[app]\nsrc = /srv/x ; note\n", []string{"blog.cfg:2: [app] src: the source", comment}, nil},
 		{"a comment behind a number", "[app]\nworkers = 4 # for now\n", []string{`not "4 # for now"`, comment}, nil},
 		{"a comment behind a host", "[app]\ndomains = a.test\n   b.test\t; old\n", []string{`";" is no host's name`, comment}, nil},

@@ -41,6 +41,9 @@ func ValidName(name string) error {
 	if len(shown) > 60 {
 		shown = shown[:60] + "…"
 	}
+	if bare := strings.TrimSuffix(filepath.Base(name), ".cfg"); bare != name && namePattern().MatchString(bare) {
+		return fmt.Errorf("%q is no name for an app\nname the app alone: %s", shown, bare)
+	}
 	return fmt.Errorf("%q is no name for an app\nuse a lower-case letter, then letters, digits, - and _, at most 40 in all", shown)
 }
 
@@ -169,7 +172,10 @@ func redactURL(s string) string {
 	if u, err := url.Parse(s); err == nil {
 		return u.Redacted()
 	}
-	scheme, rest, _ := strings.Cut(s, "://")
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		return s
+	}
 	if _, host, ok := strings.Cut(rest, "@"); ok {
 		rest = "…@" + host
 	}

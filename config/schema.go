@@ -319,8 +319,11 @@ func (s *schema) check(d *document, l Layer) Errors {
 		if h.name == defaultSection || slices.Contains(s.sections, h.name) {
 			continue
 		}
-		errs.add(&Error{File: d.file, Line: h.line + 1, Section: h.name, Problem: "there is no such section",
-			Hint: didYouMean(h.name, s.sections, func(x string) string { return "[" + x + "]" })})
+		hint := didYouMean(h.name, s.sections, func(x string) string { return "[" + x + "]" })
+		if hint == "" && l != LayerSource {
+			hint = "values of your own, that others refer to, go into [DEFAULT]: ${DEFAULT:KEY}"
+		}
+		errs.add(&Error{File: d.file, Line: h.line + 1, Section: h.name, Problem: "there is no such section", Hint: hint})
 	}
 	for _, e := range d.entries {
 		bad := &Error{File: d.file, Line: e.first + 1, Section: e.section, Key: e.key}

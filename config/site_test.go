@@ -212,6 +212,11 @@ func TestValidName(t *testing.T) {
 			t.Errorf("%q is valid", bad)
 		}
 	}
+	for _, file := range []string{"dram.cfg", "/etc/scotch/apps-enabled/dram.cfg"} {
+		if err := ValidName(file); err == nil || !strings.HasSuffix(err.Error(), "name the app alone: dram") {
+			t.Errorf("%q: %v", file, err)
+		}
+	}
 }
 
 func TestUnits(t *testing.T) {

@@ -146,7 +146,13 @@ func (d *Deployer) movesBack(app string, x putAwayApp, file string, l layout) ([
 // mayComeBack tells of another app that has taken its place on the web meanwhile.
 // A file with mistakes in it is told of by whatever is done next.
 func (d *Deployer) mayComeBack(ctx context.Context, app string, moves []move) error {
-	data, err := os.ReadFile(moves[len(moves)-1].from)
+	file := moves[len(moves)-1]
+	read := file.from
+	// An operator's link leads somewhere from where it was, not from where it is.
+	if target, err := os.Readlink(file.from); err == nil && !filepath.IsAbs(target) {
+		read = filepath.Join(filepath.Dir(file.to), target)
+	}
+	data, err := os.ReadFile(read)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,8 @@ func (s *session) forward(cmd *cobra.Command, args []string, r rights, work func
 	case errors.Is(err, control.ErrNoServer) && len(site.Files) == 0 && !isDir(site.Paths.AppsEnabled):
 		return fmt.Errorf("no site file (/etc/scotch.cfg, ~/.scotch.cfg or ./scotch.cfg) and no server at %s\nfor a standalone server: scotch -c DIR/scotch.cfg %s",
 			filepath.Join(site.Paths.Run, socketName), cmd.Name())
-	case errors.Is(err, control.ErrNoServer) && r.offline:
+	// -c "is helpful for non-root testing": beside a server that is somebody else's.
+	case r.offline && (errors.Is(err, control.ErrNoServer) || len(s.files) > 0 && errors.As(err, new(*control.ForbiddenError))):
 		srv, err := offline(site)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -260,6 +261,9 @@ func lockSite(site *config.Site) (unlock func(), err error) {
 	lock := flock.New(filepath.Join(site.Paths.Run, lockName))
 	got, err := lock.TryLock()
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) && site.Mode != "standalone" {
+			err = fmt.Errorf("%w\nthis machine's server is root's; to try scotch without root: scotch serve --standalone DIR", err)
+		}
 		return nil, fmt.Errorf("locking %q: %w", lock.Path(), err)
 	}
 	if !got {

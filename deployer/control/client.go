@@ -17,6 +17,14 @@ import (
 // ErrNoServer says that no server answers at the socket.
 var ErrNoServer = errors.New("no server is running")
 
+// ForbiddenError says that a server's socket is not the caller's to open. Nothing
+// was done.
+type ForbiddenError struct{ Socket string }
+
+func (e *ForbiddenError) Error() string {
+	return fmt.Sprintf("the server's socket %q is not yours to open\nrun this as the server's user, or as root", e.Socket)
+}
+
 // Do sends a call to the server at the socket and carries its input and output
 // until it has ended. It returns the exit status. stdin is read only where the
 // call says so. term is the terminal that both are of, nil for none; it is out of
@@ -67,7 +75,7 @@ func Do(ctx context.Context, socket string, c Call, stdin io.Reader, stdout, std
 	if err != nil {
 		switch {
 		case errors.Is(err, fs.ErrPermission):
-			return 0, fmt.Errorf("the server's socket %q is not yours to open\nrun this as the server's user, or as root", socket)
+			return 0, &ForbiddenError{socket}
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 			return 0, ErrNoServer
 		}

@@ -36,7 +36,12 @@ func (t *Toolchain) configured(ctx context.Context, app *config.App) (deployer.I
 	case strings.Contains(name, "/"):
 		return deployer.Interpreter{}, fmt.Errorf("[app] interpreter is %q\ngive an absolute path, a name like \"python3.12\" or a version like \"3.12\"", name)
 	default:
-		if path = lookPath(t.opts.Path, name); path == "" {
+		if path = lookPath(t.opts.Path, name); path == "" && name == "python" {
+			// scotch 0.3's own default. Where a distribution has no such name it is
+			// python3 that is meant (PEP 394).
+			path = lookPath(t.opts.Path, "python3")
+		}
+		if path == "" {
 			v, err := parseVersion(strings.TrimPrefix(name, "python"))
 			if err != nil {
 				return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("there is no %q on the server's PATH, which [app] interpreter names%s", name, inFile(app)))
