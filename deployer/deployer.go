@@ -30,6 +30,10 @@ type Options struct {
 	// SSH is how a person reaches this server's commands, for hints:
 	// "ssh -p 2222 scotch@apps.example.org".
 	SSH string
+	// Allowed is asked before an operation runs [app] release, and again just before
+	// its switch: whoever asked for it may have lost the right meanwhile. Its error
+	// refuses the operation. nil: nobody loses any.
+	Allowed func(by Actor, app string) error
 	// Observer is told of deploys and other switches; nil: nobody is.
 	Observer Observer
 	// BuildEnv is added to the environment of builds, before [build_env].

@@ -23,6 +23,7 @@ type Detached struct {
 	// Instance is the one that it runs in, which stays meanwhile.
 	Instance string    `json:"instance"`
 	By       string    `json:"by"`
+	Key      string    `json:"key,omitempty"` // its fingerprint
 	Started  time.Time `json:"started"`
 	// Ended is when it was seen that it had; zero while it runs.
 	Ended time.Time `json:"ended,omitzero"`
@@ -78,7 +79,7 @@ func (d *Deployer) Detach(o OneOff) (int, error) {
 		Args: c.Args, Dir: c.Dir, Env: c.Env, User: c.User, Group: c.Group, Umask: c.Umask, Limits: c.Limits, Writes: c.Writes,
 		Log: d.runLog(o.App, n), Grace: detachedGrace,
 	}
-	run := &Detached{Number: n, Release: rec.Release, Instance: rec.Instance, By: o.By, Started: time.Now(), Process: p}
+	run := &Detached{Number: n, Release: rec.Release, Instance: rec.Instance, By: o.By.Name, Key: o.By.Key, Started: time.Now(), Process: p}
 	// Written first: a process that no file names would be ended as a stray.
 	if err := d.saveDetached(l, run); err != nil {
 		return 0, err

@@ -1,6 +1,7 @@
 package deployer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -122,6 +123,34 @@ func (d *Deployer) status(app string) Status {
 		s.State = StateDown
 	}
 	return s
+}
+
+// Asked is something under way that a key has asked for.
+type Asked struct {
+	App   string
+	What  string // "deploying 3f2c1ab"; "" for a detached command
+	Run   int    // number of a detached command, 0 for others
+	Since time.Time
+}
+
+// AskedBy lists what one of the keys has under way, by their fingerprints:
+// operations whose turn has come, and detached commands.
+func (d *Deployer) AskedBy(keys []string) []Asked {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []Asked
+	for app, s := range d.apps {
+		if s.op != nil && slices.Contains(keys, s.op.by.Key) {
+			all = append(all, Asked{App: app, What: Neutral(s.op.title), Since: s.op.started})
+		}
+		for n, r := range s.runs {
+			if slices.Contains(keys, r.Key) {
+				all = append(all, Asked{App: app, Run: n, Since: r.Started})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b Asked) int { return cmp.Or(strings.Compare(a.App, b.App), a.Run-b.Run) })
+	return all
 }
 
 func (d *Deployer) underway(app string) *Underway {

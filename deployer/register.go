@@ -21,6 +21,9 @@ const zeroID = "0000000000000000000000000000000000000000"
 func (op *operation) register(ctx context.Context, a *config.App, rec *Record, refs []RefUpdate) (*member, error) {
 	d := op.d
 	op.report.Stage("register")
+	if err := op.allowed(); err != nil {
+		return nil, err
+	}
 	if op.handOver != nil {
 		if err := op.handOver(); err != nil {
 			return nil, fmt.Errorf("giving the app's data to its new user: %w", err)
@@ -221,7 +224,7 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 	if err != nil {
 		return errors.Join(err, unsave(), pub.undo(ctx))
 	}
-	if err := op.stillRuns(); err != nil {
+	if err := errors.Join(op.allowed(), op.stillRuns()); err != nil {
 		return errors.Join(err, tx.Abort(), unsave(), pub.undo(ctx))
 	}
 	op.switched = true
@@ -278,6 +281,14 @@ func (d *Deployer) readyToSwitch(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// allowed asks whether whoever asked for the operation may have it still.
+func (op *operation) allowed() error {
+	if op.d.Allowed == nil || op.by.Key == "" {
+		return nil
+	}
+	return op.d.Allowed(op.by, op.app)
 }
 
 // stillRuns tells whether what is about to be switched to has ended since it

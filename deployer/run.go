@@ -19,7 +19,7 @@ type OneOff struct {
 	Args []string
 	// Release is a kept release to run in, 0 for what is live.
 	Release int
-	By      string
+	By      Actor
 
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer

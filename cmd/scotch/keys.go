@@ -195,18 +195,64 @@ func (s *session) addKeysRemove(parent *cobra.Command) {
 	cmd := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "let a key in no more, at once",
-		Args:  cobra.ExactArgs(1),
+		Long: `Takes out all keys of that name, at once: what they have open is ended, and a deploy
+that one of them has begun does not go live. What they have under way is listed. A
+detached command goes on, because it may be in the middle of something: the list
+says how to end it.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			had := s.fingerprints(args[0])
 			n, err := s.srv.keys.Remove(args[0])
-			if err != nil {
-				return err
+			if n > 0 {
+				fmt.Fprintf(s.stdout, "removed %d of %s's keys\n", n, args[0])
+				stay := s.fingerprints(args[0])
+				s.tellAsked(slices.DeleteFunc(had, func(f string) bool { return slices.Contains(stay, f) }))
 			}
-			if n == 0 {
-				return fmt.Errorf("there is no key %q\n%q lists them", args[0], "keys list")
+			if err == nil && n == 0 {
+				err = fmt.Errorf("there is no key %q\n%q lists them", args[0], "keys list")
 			}
-			fmt.Fprintf(s.stdout, "removed %d of %s's keys\n", n, args[0])
-			return nil
+			return err
 		},
 	}
 	s.add(parent, cmd, rights{verb: access.VerbKeys, tells: allWords})
+}
+
+// fingerprints are those of the keys with a name.
+func (s *session) fingerprints(name string) (all []string) {
+	list, _ := s.srv.keys.List() // what is wrong with the file is no matter here
+	for _, k := range list {
+		if k.Name == name {
+			all = append(all, k.Fingerprint)
+		}
+	}
+	return all
+}
+
+// tellAsked says what keys that were removed have under way. What would go live is
+// refused before it does (stillMay); a detached command may be in the middle of a
+// company's data, and whether it is ended is a person's to say.
+func (s *session) tellAsked(keys []string) {
+	ssh := sshCommand(s.srv.site)
+	for _, a := range s.srv.deployer.AskedBy(keys) {
+		since := time.Since(a.Since).Round(time.Second)
+		if a.Run > 0 {
+			fmt.Fprintf(s.stdout, "  %s: run %d, since %s, goes on; to end it: %s cancel %s --run %d\n", a.App, a.Run, since, ssh, a.App, a.Run)
+			continue
+		}
+		fmt.Fprintf(s.stdout, "  %s: %s, since %s, is refused before it goes live; to end it now: %s cancel %s\n", a.App, a.What, since, ssh, a.App)
+	}
+}
+
+// stillMay asks anew, for what a key has asked for, whether it may have that.
+func stillMay(keys *access.Keyring) func(by deployer.Actor, app string) error {
+	return func(by deployer.Actor, app string) error {
+		who, err := keys.Again(by.Key, by.From, time.Now())
+		if err == nil && !access.May(who, access.VerbDeploy, app) {
+			err = fmt.Errorf("may not deploy %q any more", app)
+		}
+		if err != nil {
+			return fmt.Errorf("the key %q, which asked for this, %w\nwhat served before serves on; who may deploy it begins it anew", by.Name, err)
+		}
+		return nil
+	}
 }

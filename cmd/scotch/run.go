@@ -37,7 +37,7 @@ restart of scotch: "logs APP --run N -f" follows its output, "ps APP" shows it,
 				return usageError{errors.New("no command to run\nusage: run APP -- CMD [ARG]")}
 			}
 			o := deployer.OneOff{
-				App: args[0], Args: args[1:], By: s.who.Name,
+				App: args[0], Args: args[1:], By: s.actor(),
 				Stdin: s.stdin, Stdout: s.stdout, Stderr: s.stderr, Terminal: s.term,
 			}
 			if release != "" {

@@ -133,12 +133,10 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 		return err
 	}
 	defer seen.close()
+	keys := access.OpenKeyring(site.Server.AuthorizedKeys, ownKeys(site)...)
 	options := p.options(site, log)
-	options.Observer = seen
-	srv := &server{
-		site: site, log: log, deployer: deployer.New(options), seen: seen,
-		keys: access.OpenKeyring(site.Server.AuthorizedKeys, ownKeys(site)...),
-	}
+	options.Observer, options.Allowed = seen, stillMay(keys)
+	srv := &server{site: site, log: log, deployer: deployer.New(options), seen: seen, keys: keys}
 	if err := srv.deployer.Check(ctx); err != nil {
 		return err
 	}

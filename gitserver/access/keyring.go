@@ -88,6 +88,32 @@ func (k *Keyring) Find(key ssh.PublicKey, addr net.Addr, now time.Time) (Identit
 	return id, true
 }
 
+// Again tells who a key belongs to now that was proved before, by its fingerprint,
+// for what a connection from addr began. Its error says why the key does not count
+// any more, in words that go behind its name.
+func (k *Keyring) Again(fingerprint, addr string, now time.Time) (Identity, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refresh()
+	for _, e := range k.entries {
+		if e.Fingerprint != fingerprint {
+			continue
+		}
+		var ip netip.Addr
+		if ap, err := netip.ParseAddrPort(addr); err == nil {
+			ip = ap.Addr()
+		}
+		switch {
+		case !e.Expires.IsZero() && !now.Before(e.Expires):
+			return Identity{}, errors.New("has expired")
+		case !e.allows(ip, now):
+			return Identity{}, errors.New("may not come from there any more")
+		}
+		return Identity{Name: e.Name, Fingerprint: e.Fingerprint, Role: e.Role, Apps: slices.Clone(e.Apps), Addr: addr}, nil
+	}
+	return Identity{}, errors.New("was removed")
+}
+
 // List returns the keys in force, those of the keyring's own file first, in
 // the order of their files. The error says what is wrong with the newest
 // version of a file; the entries are what is in force all the same.

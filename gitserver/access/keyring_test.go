@@ -523,3 +523,34 @@ func TestReadAnewWhereTheTimeWasPutBack(t *testing.T) {
 		t.Error("the new file is not in force")
 	}
 }
+
+// What a key has begun is asked about by its fingerprint, when it is to have an effect.
+func TestAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "authorized_keys")
+	key, _ := newKey(t)
+	fingerprint := ssh.FingerprintSHA256(key)
+	k := OpenKeyring(path)
+	now := time.Now()
+	for _, test := range []struct{ options, from, want string }{
+		{`role="push",apps="blog"`, "192.0.2.1:1000", ""},
+		{`role="push",from="192.0.2.0/24"`, "192.0.2.1:1000", ""},
+		{`role="push",from="192.0.2.0/24"`, "198.51.100.1:1000", "may not come from there any more"},
+		{`role="push",expiry-time="20200101"`, "192.0.2.1:1000", "has expired"},
+		{"", "192.0.2.1:1000", "was removed"},
+	} {
+		text := "# nobody\n"
+		if test.options != "" {
+			text = test.options + " " + strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " bob\n"
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		who, err := k.Again(fingerprint, test.from, now)
+		switch {
+		case test.want == "" && (err != nil || who.Name != "bob" || who.Role != Push || who.Fingerprint != fingerprint || who.Addr != test.from):
+			t.Errorf("%s: %+v, %v", test.options, who, err)
+		case test.want != "" && (err == nil || err.Error() != test.want || May(who, VerbDeploy, "blog")):
+			t.Errorf("%s: %+v, %v", test.options, who, err)
+		}
+	}
+}
