@@ -123,13 +123,14 @@ var comment = pattern(`(^|\s)#.*$`)
 // logicalLines joins continued lines and drops comments and empty lines.
 func logicalLines(s string) []line {
 	var out []line
-	var joined string
+	var joined strings.Builder
 	first := 0
 	flush := func() {
-		if t := strings.TrimSpace(comment().ReplaceAllString(joined, "")); t != "" {
+		if t := strings.TrimSpace(comment().ReplaceAllString(joined.String(), "")); t != "" {
 			out = append(out, line{first, t})
 		}
-		joined, first = "", 0
+		joined.Reset()
+		first = 0
 	}
 	s = strings.TrimPrefix(s, "\ufeff")
 	for i, l := range strings.Split(s, "\n") {
@@ -138,10 +139,10 @@ func logicalLines(s string) []line {
 			first = i + 1
 		}
 		if t, ok := strings.CutSuffix(l, `\`); ok && !strings.HasPrefix(strings.TrimSpace(l), "#") {
-			joined += t + " "
+			joined.WriteString(t + " ")
 			continue
 		}
-		joined += l
+		joined.WriteString(l)
 		flush()
 	}
 	flush()

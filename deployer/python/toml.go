@@ -22,13 +22,16 @@ func parseTOML(name string, b []byte) (document, error) {
 
 // readTOML reads the file name into v.
 func readTOML(name string, b []byte, v any) error {
-	_, err := toml.Decode(string(b), v)
-	if err == nil {
-		return nil
-	}
 	next := "mend " + name
 	if tool, ok := strings.CutSuffix(name, ".lock"); ok {
 		next = "lock again and push the result: " + tool + " lock"
+	}
+	if err := checkNesting(b); err != nil {
+		return fmt.Errorf("%s, %w\n%s", name, err, next)
+	}
+	_, err := toml.Decode(string(b), v)
+	if err == nil {
+		return nil
 	}
 	var parse toml.ParseError
 	switch {
