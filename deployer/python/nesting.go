@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// maxNested is how deep values and keys of a TOML file may lie in one another.
+// maxNesting is how deep values and keys of a TOML file may lie in one another.
 // Real ones have less than ten.
-const maxNested = 100
+const maxNesting = 100
 
 // checkNesting refuses what the parser must not see: it calls itself for each
 // bracket, and a stack that overflows ends the whole server, which no recover
@@ -36,15 +36,15 @@ func checkNesting(b []byte) error {
 			i += n - 1
 		case '[', '{':
 			parts = 0
-			if depth++; depth > maxNested {
-				return fmt.Errorf("line %d: more than %d brackets in one another", line, maxNested)
+			if depth++; depth > maxNesting {
+				return fmt.Errorf("line %d: more than %d brackets in one another", line, maxNesting)
 			}
 		case ']', '}':
 			parts = 0
 			depth = max(0, depth-1)
 		case '.':
-			if parts++; parts > maxNested {
-				return fmt.Errorf("line %d: a key of more than %d parts", line, maxNested)
+			if parts++; parts > maxNesting {
+				return fmt.Errorf("line %d: a key of more than %d parts", line, maxNesting)
 			}
 		case '\n':
 			line++
