@@ -8,17 +8,29 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 var update = flag.Bool("update", false, "write docs/CONFIGURATION.md")
 
-// realPlugins are the plugins that scotch comes with, as far as they are there.
+// realPlugins are the plugins that scotch comes with, as far as they are there:
+// those of this list first, then every package with a defaults.cfg.
 func realPlugins(t *testing.T) []Defaults {
 	t.Helper()
+	names := []string{"uwsgi", "nginx"}
+	found, err := filepath.Glob(filepath.Join("..", "deployer", "*", "defaults.cfg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range found {
+		if name := filepath.Base(filepath.Dir(file)); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
 	var all []Defaults
-	for _, name := range []string{"uwsgi", "nginx"} {
+	for _, name := range names {
 		text, err := os.ReadFile(filepath.Join("..", "deployer", name, "defaults.cfg"))
 		if errors.Is(err, fs.ErrNotExist) {
 			t.Logf("%s has no defaults.cfg: a stand-in is used", name)

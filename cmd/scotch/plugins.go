@@ -225,7 +225,7 @@ func fetchEnv(site *config.Site) func(app string) []string {
 	}
 	var env []string
 	for _, name := range names {
-		if v, ok := os.LookupEnv(name); ok {
+		if v := os.Getenv(name); v != "" { // an empty GIT_SSL_CAINFO would trust nobody
 			env = append(env, name+"="+v)
 		}
 	}

@@ -216,8 +216,10 @@ func seedServe(ts *testscript.TestScript, neg bool, args []string) {
 	r, w := io.Pipe()
 	s.cmd = exec.Command("/usr/local/bin/scotch", append(slices.Clone(args), "serve")...)
 	s.cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"HOME", "PATH", "LANG", "GORACE"} {
-		s.cmd.Env = append(s.cmd.Env, name+"="+ts.Getenv(name))
+	for _, name := range []string{"HOME", "PATH", "LANG", "GORACE", "GIT_SSL_CAINFO"} {
+		if v := ts.Getenv(name); v != "" {
+			s.cmd.Env = append(s.cmd.Env, name+"="+v)
+		}
 	}
 	s.cmd.Stdout, s.cmd.Stderr = io.MultiWriter(s.log, w), s.log
 	ts.Check(s.cmd.Start())

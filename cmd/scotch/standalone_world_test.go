@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -54,7 +55,35 @@ func newStandaloneWorld(t *testing.T) *standaloneWorld {
 	if err := w.start(); err != nil {
 		t.Fatal(err)
 	}
+	s.siteOf(os.Getenv(pluginSite))
 	return s
+}
+
+// pluginSite is a variable for who writes a plugin: lines for the site file of the
+// worlds of these tests, that turn it on. HTTP stands for the port that is asked.
+const pluginSite = "SCOTCH_TEST_SITE"
+
+// siteOf starts the server again with more lines in its site file, as an operator would.
+func (s *standaloneWorld) siteOf(lines string) {
+	s.t.Helper()
+	if lines == "" {
+		return
+	}
+	if err := s.end(syscall.SIGINT); err != nil {
+		s.t.Fatal(err)
+	}
+	file := filepath.Join(s.dir, "scotch.cfg")
+	have, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	lines = strings.ReplaceAll(lines, "HTTP", fmt.Sprint(s.http))
+	if err := os.WriteFile(file, []byte(string(have)+lines+"\n"), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.start(); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *standaloneWorld) commit(name, text string) {
