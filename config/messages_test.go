@@ -32,6 +32,8 @@ func TestWhatIsSaid(t *testing.T) {
 		{"a key of another section", "[app]\numask = 022\n", []string{"did you mean umask in [site]?"}, nil},
 		{"a URL for a host", "[app]\ndomains = http://foo.example/x *.EX.org. https://a.test:8443\n",
 			[]string{`"http://foo.example/x" is no host's name`, "write the name alone: foo.example", "write the name alone: ex.org", "write the name alone: a.test"}, nil},
+		{"nginx's words for hosts", "[app]\ndomains = .example.org _ www.* ~^a$$\n",
+			[]string{`".example.org" is no host's name` + "\nfor the host and all below it write: example.org *.example.org", `"_" is no host's name` + "\nfor every host write *", "write *.HOST", `"~^a$" is no host's name`}, nil},
 		{"an app as root", "[app]\nuser = root\n", []string{"[app] user: no app runs as root"}, nil},
 		{"a prefix as it was written", "[app]\nurl_prefix = a;b\n", []string{`not "a;b"`}, []string{`a;b/`}},
 

@@ -239,6 +239,14 @@ func parseDomains(s string) ([]string, error) {
 			name, wild := strings.CutPrefix(word, "*.")
 			host, err := parseHost(name)
 			if err != nil {
+				// In nginx's server_name, which scotch 0.3 copied them into, they mean something.
+				if below, dot := strings.CutPrefix(word, "."); dot {
+					if h, bad := parseHost(below); bad == nil {
+						err = fmt.Errorf("%w\nfor the host and all below it write: %s *.%s", err, h, h)
+					}
+				} else if word == "_" {
+					err = fmt.Errorf("%w\nfor every host write *", err)
+				}
 				if strings.Contains(name, "*") {
 					err = fmt.Errorf("%q has a * elsewhere than at its beginning\nwrite *.HOST, or * alone for every host", word)
 				}

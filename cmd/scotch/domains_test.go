@@ -375,6 +375,12 @@ func TestListAndDump(t *testing.T) {
 	if out, status := s.scotch("dump", "one", "nosuch"); status != 1 || !strings.Contains(out, "nosuch") {
 		t.Errorf("dump of an app that is not there exits with %d: %s", status, out)
 	}
+	// Of several the others are shown, and the exit status is 1.
+	s.configure("never", "workers = none\nkeep = 0\n")
+	if out, status := s.scotch("dump", "never", "one", "nosuch"); status != 1 || !strings.Contains(out, "never.cfg:3") || !strings.Contains(out, "never.cfg:4") ||
+		!strings.Contains(out, "# one\n[app]\n") || !strings.Contains(out, `there is no app "nosuch"`) || !strings.Contains(out, "2 of 3 failed") {
+		t.Errorf("dump of three, of which two have mistakes, exits with %d: %s", status, out)
+	}
 	if out, status := s.scotch("dump"); status != 2 {
 		t.Errorf("dump of nothing exits with %d: %s", status, out)
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -19,6 +21,7 @@ func (s *session) addDump(root *cobra.Command) {
 		Long: `Shows each value of an app's merged configuration as it counts: where the files
 leave it to scotch, what scotch found out; where that can't be known yet, the
 rule in words. --origin names the file and line of each, or says why it counts.
+Of several apps the others are shown when one has mistakes; the exit status is 1 then.
 
 The values of [env] and [build_env], those that refer to them, and the name and
 password in a source's URL may be secrets: ` + masked + ` stands for each.`,
@@ -26,40 +29,47 @@ password in a source's URL may be secrets: ` + masked + ` stands for each.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = once(args)
 			all := map[string][]deployer.Setting{}
-			for _, name := range args {
-				settings, err := s.srv.deployer.Configuration(cmd.Context(), name)
+			err := s.each(cmd.Context(), args, false, access.VerbDump, func(ctx context.Context, app string) error {
+				settings, err := s.srv.deployer.Configuration(ctx, app)
 				if err != nil {
 					return err
 				}
 				maskSecrets(settings)
-				all[name] = settings
-			}
-			if asJSON {
-				return printJSON(s.stdout, all)
-			}
-			for _, name := range args {
+				all[app] = settings
+				if asJSON {
+					return nil
+				}
 				if len(args) > 1 {
-					fmt.Fprintf(s.stdout, "# %s\n", name)
+					fmt.Fprintf(s.stdout, "# %s\n", app)
 				}
-				section := ""
-				for _, e := range all[name] {
-					if e.Section != section {
-						fmt.Fprintf(s.stdout, "[%s]\n", e.Section)
-						section = e.Section
-					}
-					fmt.Fprintf(s.stdout, "%s = %s", e.Key, shownValue(e.Value))
-					if origin {
-						fmt.Fprintf(s.stdout, "  ; %s", deployer.Neutral(e.From()))
-					}
-					fmt.Fprintln(s.stdout)
-				}
+				s.printSettings(settings, origin)
+				return nil
+			})
+			if asJSON && len(all) > 0 {
+				return errors.Join(printJSON(s.stdout, all), err)
 			}
-			return nil
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
 	cmd.Flags().BoolVar(&origin, "origin", false, "name the file and line that each value comes from")
 	s.add(root, cmd, rights{verb: access.VerbDump, apps: allApps, offline: true})
+}
+
+// printSettings prints an app's configuration, as a file would have it.
+func (s *session) printSettings(settings []deployer.Setting, origin bool) {
+	section := ""
+	for _, e := range settings {
+		if e.Section != section {
+			fmt.Fprintf(s.stdout, "[%s]\n", e.Section)
+			section = e.Section
+		}
+		fmt.Fprintf(s.stdout, "%s = %s", e.Key, shownValue(e.Value))
+		if origin {
+			fmt.Fprintf(s.stdout, "  ; %s", deployer.Neutral(e.From()))
+		}
+		fmt.Fprintln(s.stdout)
+	}
 }
 
 // shownValue is a value as it is listed, which a source may have set: harmless on a
