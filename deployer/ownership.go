@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"scotch/config"
 )
@@ -21,6 +22,12 @@ import (
 // group that must be able to connect to the apps' sockets.
 type Grouped interface{ Group() string }
 
+// noHome is the home that the machine has of an app's user, and Debian of its own:
+// none. In one that the app writes, sshd would find keys that let somebody in, a mail
+// server a program to start, and systemd units of a session, all out of what the app
+// is confined to. What an app runs has its data as HOME.
+const noHome = "/nonexistent"
+
 // ensureUser makes the app's system user where it is missing.
 func (d *Deployer) ensureUser(ctx context.Context, a *config.App) error {
 	if a.User == "" {
@@ -30,7 +37,7 @@ func (d *Deployer) ensureUser(ctx context.Context, a *config.App) error {
 		return nil
 	}
 	err := d.Runner.Run(ctx, Command{
-		Args: []string{"useradd", "--system", "--user-group", "--no-create-home", "--home-dir", a.DataPath,
+		Args: []string{"useradd", "--system", "--user-group", "--no-create-home", "--home-dir", noHome,
 			"--shell", "/usr/sbin/nologin", "--comment", "scotch app " + a.Name, a.User},
 		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"},
 	})
@@ -144,12 +151,17 @@ func (d *Deployer) sealTree(a *config.App, dir string) error {
 	if a.User == "" {
 		return nil
 	}
-	_, gid, err := ids(a)
+	uid, gid, err := ids(a)
 	if err != nil {
 		return err
 	}
 	top := true
 	return eachBelow(dir, func(f entry) error {
+		// Where the kernel lets anybody link to anybody's files (proc(5),
+		// protected_hardlinks is 0), a build has linked to one of them.
+		if st := f.info.Sys().(*syscall.Stat_t); st.Nlink > 1 && int(st.Uid) != uid && f.info.Mode().IsRegular() {
+			return fmt.Errorf("%q is another name of a file that is not the app's own\ncopy it; sysctl -w fs.protected_hardlinks=1 keeps others from linking to what is not theirs", f.name)
+		}
 		// A directory before what is in it: from then on nobody changes that.
 		if err := f.lchown(0, gid); err != nil || f.info.Mode()&fs.ModeSymlink != 0 {
 			return err

@@ -227,3 +227,29 @@ func TestFileHasItsGroupBeforeItsName(t *testing.T) {
 		t.Errorf("looked: %v, %v", looked, err)
 	}
 }
+
+// Where the kernel lets everybody link to all files, a build linked to one that is not
+// its own, and root made it readable for the app.
+func TestSealLeavesAnothersFile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("takes root")
+	}
+	a := &config.App{Name: "blog", User: "nobody", Group: "nogroup"}
+	if _, _, err := ids(a); err != nil {
+		t.Skip(err)
+	}
+	parent := made(t, t.TempDir(), "secret", "tree/app.py")
+	secret, dir := filepath.Join(parent, "secret"), filepath.Join(parent, "tree")
+	if err := os.Chmod(secret, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(secret, filepath.Join(dir, "linked")); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Deployer{}).sealTree(a, dir); err == nil || !strings.Contains(err.Error(), "not the app's own") {
+		t.Error(err)
+	}
+	if fi, err := os.Stat(secret); err != nil || fi.Sys().(*syscall.Stat_t).Gid != 0 {
+		t.Errorf("%v %v", fi, err)
+	}
+}

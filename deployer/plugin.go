@@ -179,7 +179,8 @@ type Checker interface {
 	// Changed says why the virtualenv can't be relied on any more ("" where it
 	// can): its interpreter is gone, fails, or is of another minor version than
 	// in says. It is cheap to call for every app: each interpreter is looked at once.
-	Changed(ctx context.Context, in Interpreter, venv string) (why string, err error)
+	// Of the app its name, user and group are known.
+	Changed(ctx context.Context, app *config.App, in Interpreter, venv string) (why string, err error)
 }
 
 // InstallRequest is what Toolchain.Install gets.

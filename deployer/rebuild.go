@@ -66,7 +66,11 @@ func (d *Deployer) pythonChanged(ctx context.Context, live *Record) string {
 	if !ok || live.Venv == "" {
 		return ""
 	}
-	why, err := c.Changed(ctx, live.Interpreter, live.Venv)
+	a := &config.App{Name: live.App}
+	if live.Plan.runs() {
+		a.User, a.Group = live.Plan.Process.User, live.Plan.Process.Group
+	}
+	why, err := c.Changed(ctx, a, live.Interpreter, live.Venv)
 	if err != nil {
 		d.log.WithField("app", live.App).Warnf("looking at its Python: %v", err)
 		return ""

@@ -74,7 +74,7 @@ func TestHostile(t *testing.T) {
 			t.Errorf("it fills memory: %s", out)
 		}
 		// nginx shows nothing but what is the app's.
-		for _, path := range []string{"/static/host_key", "/static/apps-enabled/victim.cfg", "/assets/shadow", "/assets/scotch/host_key", "/assets/victim/app.py"} {
+		for _, path := range []string{"/static/host_key", "/static/apps-enabled/victim.cfg", "/assets/shadow", "/etc/host_key", "/all/shadow", "/assets/scotch/host_key", "/assets/victim/app.py"} {
 			if out, _ := m.get("evil", path); !strings.HasSuffix(out, "404") && !strings.HasSuffix(out, "403") {
 				t.Errorf("nginx answers %s with %.80q", path, out)
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -169,6 +170,19 @@ func TestLoan(t *testing.T) {
 	}
 	if err := client.RemoveAll(); err == nil {
 		t.Error("a client can take the key away")
+	}
+	// One that claims to send much has no room made for it: there may be many.
+	flood, err := net.Dial("unix", filepath.Join(lent[0], "agent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flood.Close()
+	flood.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := flood.Write([]byte{0, 0x80, 0, 0, 11}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := flood.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the agent waits for 8 MB: %v", err)
 	}
 	hosts := filepath.Join(lent[0], "known_hosts")
 	line := "git.example.org " + strings.Join(strings.Fields(public)[:2], " ")

@@ -3,6 +3,7 @@ package git
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -139,7 +140,7 @@ func (l *loan) serve(keys agent.Agent) {
 		} else {
 			l.conns[c] = true
 			l.serving.Go(func() {
-				agent.ServeAgent(keys, c) // its error is how the client left
+				agent.ServeAgent(keys, &lentConn{Conn: c}) // its error is how the client left
 				l.mu.Lock()
 				delete(l.conns, c)
 				l.mu.Unlock()
@@ -152,6 +153,34 @@ func (l *loan) serve(keys agent.Agent) {
 
 // maxAgentConns bounds what a hostile build can have open.
 const maxAgentConns = 64
+
+// lentConn ends a connection whose messages are too long: ServeAgent makes room for
+// each as long as it claims to be. Each begins with its length in four bytes
+// (draft-miller-ssh-agent, 3).
+type lentConn struct {
+	net.Conn
+	head []byte
+	left uint32 // of the message
+}
+
+// maxAgentMessage is far above what there is to sign, bytes.
+const maxAgentMessage = 256 << 10
+
+func (c *lentConn) Read(p []byte) (int, error) {
+	if c.left > 0 {
+		n, err := c.Conn.Read(p[:min(len(p), int(c.left))])
+		c.left -= uint32(n)
+		return n, err
+	}
+	n, err := c.Conn.Read(p[:min(len(p), 4-len(c.head))])
+	if c.head = append(c.head, p[:n]...); len(c.head) == 4 {
+		c.left, c.head = binary.BigEndian.Uint32(c.head), c.head[:0]
+		if c.left > maxAgentMessage {
+			return 0, errors.New("the message is too long")
+		}
+	}
+	return n, err
+}
 
 // end takes the key back: nobody can use it when it returns. It pins the host
 // keys that were met, and says which.

@@ -22,7 +22,7 @@ import (
 // https://docs.python.org/3/c-api/stable.html): a distribution's security update is no
 // reason to rebuild 500 apps. Another 3.X finds none of them. Before the first release of
 // a 3.X that promise does not hold, so there any difference counts.
-func (t *Toolchain) Changed(ctx context.Context, in deployer.Interpreter, venv string) (string, error) {
+func (t *Toolchain) Changed(ctx context.Context, app *config.App, in deployer.Interpreter, venv string) (string, error) {
 	python := filepath.Join(venv, "bin", "python")
 	real, err := filepath.EvalSymlinks(python)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -30,13 +30,13 @@ func (t *Toolchain) Changed(ctx context.Context, in deployer.Interpreter, venv s
 	} else if err != nil {
 		return "", fmt.Errorf("look at a virtualenv's interpreter: %w", err)
 	}
-	if why, err := t.differs(ctx, in.Path, in.Version); why != "" || err != nil {
+	if why, err := t.differs(ctx, app, in.Path, in.Version); why != "" || err != nil {
 		return why, err
 	}
 	// It may link to another name of the interpreter, python3.11, that stayed
 	// when python3 went on. With copies it is a file of its own.
 	if _, own := below(venv, real); !own {
-		if why, err := t.differs(ctx, real, in.Version); why != "" || err != nil {
+		if why, err := t.differs(ctx, app, real, in.Version); why != "" || err != nil {
 			return why, err
 		}
 	} else if !isProgram(real) {
@@ -98,8 +98,8 @@ func venvConfig(s string) (home, version string) {
 }
 
 // differs says in which way the interpreter at path is not of version any more.
-func (t *Toolchain) differs(ctx context.Context, path, version string) (string, error) {
-	l, err := t.look(ctx, path)
+func (t *Toolchain) differs(ctx context.Context, app *config.App, path, version string) (string, error) {
+	l, err := t.look(ctx, app, path)
 	switch {
 	case err != nil:
 		return "", err
@@ -142,6 +142,7 @@ type lookKey struct {
 	dev, ino uint64
 	mtime    int64
 	size     int64
+	user     string // whom it was started as
 }
 
 // versionedName is what CPython is installed as: python3 is a link to it.
@@ -149,8 +150,9 @@ var versionedName = pattern(`^python(3\.\d+)$`)
 
 // look returns what the interpreter at path is now. The program is started the
 // first time only, and never with the server's rights: its path may come from an
-// app's own source, and at boot there is nobody to ask.
-func (t *Toolchain) look(ctx context.Context, path string) (look, error) {
+// app's own source. One that others than root can change is started as the app is,
+// for each app anew, or it would get out of what the app is confined to.
+func (t *Toolchain) look(ctx context.Context, app *config.App, path string) (look, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return look{broken: "is gone"}, nil
@@ -164,7 +166,14 @@ func (t *Toolchain) look(ctx context.Context, path string) (look, error) {
 	if !isProgram(real) {
 		return look{broken: "is no program"}, nil
 	}
-	key := lookKey{path: real, mtime: info.ModTime().UnixNano(), size: info.Size()}
+	as := &config.App{}
+	if os.Geteuid() == 0 {
+		as.User = "nobody"
+		if app.User != "" && !roots(real) {
+			as = app
+		}
+	}
+	key := lookKey{user: as.User, path: real, mtime: info.ModTime().UnixNano(), size: info.Size()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		key.dev, key.ino = st.Dev, st.Ino
 	}
@@ -173,7 +182,7 @@ func (t *Toolchain) look(ctx context.Context, path string) (look, error) {
 	if l, ok := t.looks[key]; ok {
 		return l, nil
 	}
-	l, err := t.started(ctx, real)
+	l, err := t.started(ctx, as, real)
 	if err != nil {
 		return look{}, err
 	}
@@ -184,12 +193,26 @@ func (t *Toolchain) look(ctx context.Context, path string) (look, error) {
 	return l, nil
 }
 
-func (t *Toolchain) started(ctx context.Context, path string) (look, error) {
-	var as config.App
-	if os.Geteuid() == 0 {
-		as.User = "nobody"
+// roots tells whether nobody but root, and whom it lets, can change what a path
+// without links leads to.
+func roots(path string) bool {
+	for ; ; path = filepath.Dir(path) {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return false
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || st.Uid != 0 || info.Mode()&0o002 != 0 {
+			return false
+		}
+		if path == "/" {
+			return true
+		}
 	}
-	p, err := t.python(ctx, &as, path)
+}
+
+func (t *Toolchain) started(ctx context.Context, as *config.App, path string) (look, error) {
+	p, err := t.python(ctx, as, path)
 	var exit *deployer.ExitError
 	switch {
 	case err == nil:

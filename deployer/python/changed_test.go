@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -20,10 +21,12 @@ import (
 type counting struct {
 	deployer.Runner
 	runs atomic.Int32
+	last atomic.Pointer[deployer.Command]
 }
 
 func (c *counting) Run(ctx context.Context, cmd deployer.Command) error {
 	c.runs.Add(1)
+	c.last.Store(&cmd)
 	return c.Runner.Run(ctx, cmd)
 }
 
@@ -83,7 +86,7 @@ func TestChanged(t *testing.T) {
 	tc, run := checker(t)
 	changed := func(in deployer.Interpreter, venv string) string {
 		t.Helper()
-		why, err := tc.Changed(t.Context(), in, venv)
+		why, err := tc.Changed(t.Context(), &config.App{Name: "blog"}, in, venv)
 		if err != nil {
 			t.Error(err)
 		}
@@ -158,7 +161,7 @@ func TestChangedByAnUpgrade(t *testing.T) {
 	venv := makeVenv(t, link)
 	see := func(want string) {
 		t.Helper()
-		why, err := tc.Changed(t.Context(), in, venv)
+		why, err := tc.Changed(t.Context(), &config.App{Name: "blog"}, in, venv)
 		if err != nil || !strings.Contains(why, want) || (why == "") != (want == "") {
 			t.Errorf("%q %v, want %q", why, err, want)
 		}
@@ -182,7 +185,8 @@ func TestChangedByAnUpgrade(t *testing.T) {
 	}
 }
 
-// The path may come from an app's own source: it never runs with root's rights.
+// The path may come from an app's own source: it never runs with root's rights, nor
+// as another than the app, whose runner would not confine it.
 func TestChangedIsNoWayToRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("takes root")
@@ -195,14 +199,26 @@ func TestChangedIsNoWayToRoot(t *testing.T) {
 	os.Chmod(dir, 0o777)
 	evil := filepath.Join(dir, "python3.11")
 	os.WriteFile(evil, []byte("#!/bin/sh\nid -u >"+dir+"/who\nexit 1\n"), 0o755)
-	tc, _ := checker(t)
+	tc, run := checker(t)
 	venv := makeVenv(t, "/usr/bin/python3")
-	why, err := tc.Changed(t.Context(), deployer.Interpreter{Path: evil, Version: "3.11.2"}, venv)
+	app := &config.App{Name: "blog", User: "daemon", Group: "daemon"}
+	u, err := user.Lookup(app.User)
+	if err != nil {
+		t.Skip(err)
+	}
+	why, err := tc.Changed(t.Context(), app, deployer.Interpreter{Path: evil, Version: "3.11.2"}, venv)
 	if err != nil || !strings.Contains(why, "does not work") {
 		t.Errorf("%q %v", why, err)
 	}
 	who, err := os.ReadFile(filepath.Join(dir, "who"))
-	if err != nil || strings.TrimSpace(string(who)) == "0" {
+	if err != nil || strings.TrimSpace(string(who)) != u.Uid {
 		t.Errorf("it ran as %q, %v", who, err)
+	}
+	// What is root's own is nobody's way out, and one look is enough for all apps.
+	if _, err := tc.Changed(t.Context(), app, deployer.Interpreter{Path: "/usr/bin/python3", Version: version(t, "/usr/bin/python3")}, venv); err != nil {
+		t.Error(err)
+	}
+	if last := run.last.Load(); last.User != "nobody" {
+		t.Errorf("the machine's own ran as %q", last.User)
 	}
 }

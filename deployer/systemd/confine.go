@@ -7,6 +7,10 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
+// buses lead to who starts programs for others: logind lets every user have a
+// manager of units of its own that stays, and that one is confined to nothing.
+var buses = [...]string{"/run/dbus", "/run/user"}
+
 // confinement are the properties that keep what an app runs to its own: its user
 // keeps it out of most already, these make sure. systemd.exec(5) explains each,
 // org.freedesktop.systemd1(5) has their types. A unit's own drop-in can loosen
@@ -25,7 +29,9 @@ func confinement(writes, hidden []string) []dbus.Property {
 	set("CapabilityBoundingSet", uint64(0))
 	set("PrivateDevices", true)
 	set("PrivateTmp", true)
-	// Semaphores and the like are the unit's own, and go with it.
+	// Semaphores and the like are the unit's own, and go with it; of System V's and
+	// message queues too, whose memory would outlast it and count for nobody.
+	set("PrivateIPC", true)
 	set("TemporaryFileSystem", []struct{ Path, Options string }{{"/dev/shm", "mode=1777,nosuid,nodev"}})
 	set("ProtectProc", "invisible")
 	set("ProtectHome", "read-only")
@@ -53,9 +59,7 @@ func confinement(writes, hidden []string) []dbus.Property {
 		set("ProtectSystem", "strict")
 		set("ReadWritePaths", optional(writes))
 	}
-	if len(hidden) > 0 {
-		set("InaccessiblePaths", optional(hidden))
-	}
+	set("InaccessiblePaths", optional(append(slices.Clone(hidden), buses[:]...)))
 	return props
 }
 

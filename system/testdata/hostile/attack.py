@@ -3,7 +3,7 @@
 Whoever calls it names a stage; the results go to attack-STAGE.json in the app's
 data, which is its own to write.
 """
-import ctypes, glob, grp, json, os, resource, shutil, signal, socket, stat, subprocess, sys, time
+import ctypes, glob, grp, json, os, pwd, resource, shutil, signal, socket, stat, subprocess, sys, time
 
 STAGE = "none"
 DATA = os.environ.get("SCOTCH_DATA_DIR", "")
@@ -157,7 +157,43 @@ def connect(path):
 
 each("connect to", [
     INSTANCES + "/victim/current/run/uwsgi.sock", "/run/scotch/control.sock", "/run/systemd/private", "/run/udev/control",
+    # logind gives each user who asks a manager of units that stays.
+    "/run/dbus/system_bus_socket",
 ], connect)
+
+
+@attempt
+def go_on_by_logind():
+    return command("loginctl", "--no-ask-password", "enable-linger")
+
+
+@attempt
+def write_its_users_home():
+    # sshd's authorized_keys, .forward, units of a session: all begin there.
+    return write(pwd.getpwuid(os.getuid()).pw_dir)
+
+
+@attempt
+def find_system_v_memory_that_another_stage_left():
+    if LIBC.shmget(0x5C07C4, 1 << 20, 0o3600) == -1:  # IPC_CREAT | IPC_EXCL
+        return "it is there" if ctypes.get_errno() == 17 else called(-1)
+    refuse("none is there")
+
+
+@attempt
+def be_killed_last():
+    with open("/proc/self/oom_score_adj", "w") as f:
+        f.write("-900")
+
+
+@attempt
+def link_the_other_apps_socket():
+    os.link(INSTANCES + "/victim/current/run/uwsgi.sock", INSTANCES + "/evil/current/run/other.sock")
+
+
+@attempt
+def watch_the_other_apps_data():
+    called(LIBC.inotify_add_watch(LIBC.inotify_init(), b"/var/lib/scotch/data/victim", 0xFFF))
 
 
 @attempt
