@@ -47,7 +47,7 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 	}
 	if p == nil {
 		if len(pub.order) > 0 {
-			if err := d.testAndReload(ctx, pub.order); err != nil {
+			if err := pub.testAndReload(ctx, pub.order); err != nil {
 				// Blocks deploys, not serving.
 				d.log.Errorf("%v", errors.Join(err, pub.restore()))
 			}
@@ -61,7 +61,7 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 	if err == nil {
 		d.web = d.watch(p.Name, *p, "", nil, running)
 		if len(pub.order) > 0 {
-			if err := d.testAndReload(ctx, pub.order); err != nil {
+			if err := pub.testAndReload(ctx, pub.order); err != nil {
 				d.log.Errorf("%v", errors.Join(err, pub.restore()))
 			}
 		}

@@ -23,6 +23,7 @@ type publication struct {
 	before map[string][]byte
 	order  []string
 	modes  map[string]fs.FileMode
+	loaded bool // the web server was told to read them
 }
 
 func (p *publication) unlock() { p.d.unlockWeb() }
@@ -120,7 +121,7 @@ func (d *Deployer) publish(ctx context.Context, rec, old *Record) (p *publicatio
 		return p, nil
 	}
 	p.what = "configured, switched"
-	if err := d.testAndReload(ctx, p.order); err != nil {
+	if err := p.testAndReload(ctx, p.order); err != nil {
 		return nil, errors.Join(err, p.undo(ctx))
 	}
 	return p, nil
@@ -199,12 +200,10 @@ func (p *publication) remove(f File) error {
 	return p.d.files.Remove("remove-web-file", f.Path)
 }
 
-// undo brings the files back and reloads.
+// undo brings the files back, and has the web server read them if it was told to
+// read the others.
 func (p *publication) undo(ctx context.Context) error {
-	if len(p.order) == 0 {
-		return nil
-	}
-	if err := p.restore(); err != nil {
+	if err := p.restore(); err != nil || !p.loaded {
 		return err
 	}
 	return p.d.WebServer.Reload(context.WithoutCancel(ctx), p.d.Runner)
@@ -229,12 +228,13 @@ func (p *publication) restore() error {
 // inFile finds the file that a web server's check complains of.
 var inFile = pattern(` in (/\S+?):(\d+)`)
 
-func (d *Deployer) testAndReload(ctx context.Context, ours []string) error {
-	if err := d.testWeb(ctx, ours); err != nil {
+func (p *publication) testAndReload(ctx context.Context, ours []string) error {
+	if err := p.d.testWeb(ctx, ours); err != nil {
 		return err
 	}
-	if err := d.WebServer.Reload(ctx, d.Runner); err != nil {
-		return fmt.Errorf("reloading %s: %w", d.webName(), err)
+	p.loaded = true
+	if err := p.d.WebServer.Reload(ctx, p.d.Runner); err != nil {
+		return fmt.Errorf("reloading %s: %w", p.d.webName(), err)
 	}
 	return nil
 }
@@ -302,7 +302,7 @@ func (d *Deployer) unpublish(ctx context.Context, rec *Record) error {
 	if len(p.order) == 0 {
 		return nil
 	}
-	if err := d.testAndReload(ctx, nil); err != nil {
+	if err := p.testAndReload(ctx, nil); err != nil {
 		return errors.Join(err, p.undo(ctx))
 	}
 	return nil

@@ -2,6 +2,7 @@ package nginx
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -294,8 +296,14 @@ func TestReloadWaits(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("server { nonsense; }\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	soon, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := w.n.Reload(soon, runner{}); err == nil {
+		t.Error("a bad file is loaded")
+	}
+	w.n.named = map[string]config.Origin{"reload_command": {}}
 	if err := w.n.Reload(t.Context(), runner{}); err == nil || !strings.Contains(err.Error(), "nonsense") {
-		t.Errorf("a bad file gives %v", err)
+		t.Errorf("a bad file and a command of the operator's give %v", err)
 	}
 	if a := w.get("h0.example.org", "/"); a.status != 200 {
 		t.Errorf("after a bad reload: %d", a.status)
