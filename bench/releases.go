@@ -10,27 +10,34 @@ import (
 	"time"
 )
 
-// pastReleases measures what an app's past costs: a redeploy of one with a thousand
-// releases behind it against one of the same app with few, in turns.
+// pastReleases measures what an app's past costs: a redeploy, a rollback and a list of
+// one with a thousand releases behind it against those of the same app with few, in turns.
 func pastReleases(ctx context.Context, b *bench) error {
 	if err := b.start(ctx); err != nil {
 		return err
 	}
 	const past = 1000
+	app := func(version string) map[string]string {
+		files := plainApp(version)
+		files["scotch.cfg"] = "[health]\nwatch = 30\n" // what a rollback goes back to is warm
+		return files
+	}
 	projects := map[string]*project{}
-	took := map[string]*sample{"few": {}, "old": {}}
-	for app := range took {
-		p, err := b.project(ctx, app)
+	deploys, rollbacks, lists := map[string]*sample{}, map[string]*sample{}, map[string]*sample{}
+	names := []string{"few", "old"}
+	for _, name := range names {
+		deploys[name], rollbacks[name], lists[name] = &sample{}, &sample{}, &sample{}
+		p, err := b.project(ctx, name)
 		if err != nil {
 			return err
 		}
-		if err := p.commit(ctx, "First", plainApp("first")); err != nil {
+		if err := p.commit(ctx, "First", app("first")); err != nil {
 			return err
 		}
 		if _, err := p.push(ctx, "main"); err != nil {
 			return err
 		}
-		projects[app] = p
+		projects[name] = p
 	}
 	if err := b.settle(ctx, "old"); err != nil {
 		return err
@@ -39,39 +46,50 @@ func pastReleases(ctx context.Context, b *bench) error {
 		return err
 	}
 	for i := range b.rounds(7) + 1 {
-		deploy := func(app string) func() error {
+		round := func(name string) func() error {
 			return func() error {
-				p, version := projects[app], fmt.Sprint(i)
-				if err := p.commit(ctx, version, plainApp(version)); err != nil {
+				p := projects[name]
+				var push pushed
+				for _, version := range []string{fmt.Sprintf("%d.old", i), fmt.Sprintf("%d.new", i)} {
+					if err := p.commit(ctx, version, app(version)); err != nil {
+						return err
+					}
+					var err error
+					if push, err = p.push(ctx, "main"); err != nil {
+						return err
+					}
+				}
+				begin := time.Now()
+				if _, err := b.scotch(ctx, "rollback", name); err != nil {
 					return err
 				}
-				if err := b.settle(ctx, app); err != nil {
+				rollback := time.Since(begin)
+				begin = time.Now()
+				if _, err := b.scotch(ctx, "releases", name); err != nil {
 					return err
 				}
-				push, err := p.push(ctx, "main")
-				if err != nil {
+				list := time.Since(begin)
+				if err := b.settle(ctx, name); err != nil {
 					return err
 				}
 				if i > 0 {
-					took[app].took(push.took)
+					deploys[name].took(push.took)
+					rollbacks[name].took(rollback)
+					lists[name].took(list)
 				}
 				return nil
 			}
 		}
-		if err := inTurns(i, deploy("few"), deploy("old")); err != nil {
+		if err := inTurns(i, round("few"), round("old")); err != nil {
 			return err
 		}
 	}
-	b.add(row{What: fmt.Sprintf("redeploy after %d releases", past), Unit: "s", Peer: "after few", Floor: took["few"], Ours: took["old"]})
-	var list sample
-	for range b.rounds(3) {
-		begin := time.Now()
-		if _, err := b.scotch(ctx, "releases", "old"); err != nil {
-			return err
-		}
-		list.took(time.Since(begin))
+	for _, r := range []struct {
+		what string
+		took map[string]*sample
+	}{{"redeploy", deploys}, {"rollback, the old one still warm,", rollbacks}, {"`releases`", lists}} {
+		b.add(row{What: fmt.Sprintf("%s after %d releases", r.what, past), Unit: "s", Peer: "after few", Floor: r.took["few"], Ours: r.took["old"]})
 	}
-	b.add(row{What: fmt.Sprintf("`releases` of %d", past), Unit: "s", Ours: &list})
 	return nil
 }
 

@@ -111,10 +111,10 @@ func (d *Deployer) damaged(app string, err error) error {
 	damage := d.state(app).damage
 	d.mu.Unlock()
 	l := d.layout(app)
-	switch records, _ := l.history(); {
+	switch {
 	case damage != nil:
 		return damage
-	case len(records) == 0 && errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist) && !l.released():
 		return nil
 	default:
 		return &RefusedError{
@@ -122,4 +122,14 @@ func (d *Deployer) damaged(app string, err error) error {
 			Hint:   fmt.Sprintf("the next start of the server mends a lost link %q; a deploy makes a new instance", l.current()),
 		}
 	}
+}
+
+// released tells whether an app has a release that can be read.
+func (l layout) released() bool {
+	for _, err := range l.newest() {
+		if err == nil {
+			return true
+		}
+	}
+	return false
 }

@@ -3,6 +3,8 @@ package deployer
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -40,6 +42,47 @@ func TestNewestReleasesAreReadFirst(t *testing.T) {
 	}
 	if all, err := l.history(); err == nil || len(all) != 11 {
 		t.Errorf("%d releases, %v; want 11 and what is wrong with v9", len(all), err)
+	}
+}
+
+// From a release on, as a rollback from it needs them.
+func TestReleasesFromOneOn(t *testing.T) {
+	l := manyReleases(t, 12)
+	var got []int
+	for r, err := range l.from(3) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, r.Release)
+	}
+	if want := []int{3, 2, 1}; !slices.Equal(got, want) {
+		t.Errorf("from v3 on there are %v, want %v", got, want)
+	}
+}
+
+// Of a thousand releases those whose instance is there are found by the
+// instances; of several of one release the last one counts.
+func TestReleasesThatArePresent(t *testing.T) {
+	l := manyReleases(t, 12)
+	for id, release := range map[string]int{"000009": 9, "000011": 11, "000020": 9, "000021": 13} {
+		if err := os.Mkdir(l.instance(id), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		r := &Record{App: "blog", Release: release, Instance: id, Source: "/src/" + id}
+		if err := r.save(nil, "write-record", filepath.Join(l.instance(id), recordName)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(l.instance("000022"), 0o755); err != nil { // of a deploy that failed
+		t.Fatal(err)
+	}
+	again := &Record{App: "blog", Release: 9, Instance: "000020"}
+	if err := again.save(nil, "write-release", l.release(9)); err != nil {
+		t.Fatal(err)
+	}
+	all, err := l.present()
+	if err != nil || len(all) != 2 || all[0].release.Release != 11 || all[1].instance.Source != "/src/000020" {
+		t.Errorf("present are %+v, %v; want v11 and v9 in instance 000020", all, err)
 	}
 }
 

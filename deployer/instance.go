@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,26 +182,67 @@ func (l layout) history() ([]*Record, error) {
 
 // newest reads releases/vN.json one by one, the newest first, so that who needs
 // the last few does not pay for all that there ever were.
-func (l layout) newest() iter.Seq2[*Record, error] {
+func (l layout) newest() iter.Seq2[*Record, error] { return l.from(math.MaxInt) }
+
+// from is newest from release n on: n and what is older.
+func (l layout) from(n int) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
-		entries, err := os.ReadDir(l.releases())
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		numbers, err := l.releaseNumbers()
+		if err != nil {
 			yield(nil, err)
 			return
 		}
-		var numbers []int
-		for _, e := range entries {
-			if n := releaseNumber(e.Name()); n > 0 {
-				numbers = append(numbers, n)
-			}
-		}
-		slices.Sort(numbers)
-		for _, n := range slices.Backward(numbers) {
-			if !yield(readRecord(l.release(n))) {
+		for _, number := range numbers {
+			if number <= n && !yield(readRecord(l.release(number))) {
 				return
 			}
 		}
 	}
+}
+
+// releaseNumbers are those of releases/vN.json, the highest first. Names of files
+// are enough, so their cost stays that of one directory.
+func (l layout) releaseNumbers() ([]int, error) {
+	entries, err := os.ReadDir(l.releases())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var numbers []int
+	for _, e := range entries {
+		if n := releaseNumber(e.Name()); n > 0 {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.SortFunc(numbers, func(a, b int) int { return b - a })
+	return numbers, nil
+}
+
+// present is a release whose instance is there.
+type present struct {
+	release  *Record // releases/vN.json
+	instance *Record // with all that is needed to start it
+}
+
+// present reads the releases whose instance is there, the newest first: no more
+// than retention has left. Of a release's instances the last one counts, which
+// its record names.
+func (l layout) present() ([]present, error) {
+	ids, err := l.instanceIDs()
+	if err != nil {
+		return nil, err
+	}
+	var all []present
+	for _, id := range ids {
+		whole, err := readRecord(filepath.Join(l.instance(id), recordName))
+		if err != nil {
+			continue // a failed deploy's log
+		}
+		if r, err := readRecord(l.release(whole.Release)); err == nil && r.Instance == id {
+			all = append(all, present{r, whole})
+		}
+	}
+	slices.SortFunc(all, func(a, b present) int { return b.release.Release - a.release.Release })
+	return all, nil
 }
 
 func releaseNumber(file string) int {
@@ -213,16 +255,15 @@ func releaseNumber(file string) int {
 	return 0
 }
 
-// nextRelease is the number that the next release gets. Names of files are
-// enough, so its cost stays that of one directory.
+// nextRelease is the number that the next release gets.
 func (l layout) nextRelease() (int, error) {
-	last := 0
-	entries, err := os.ReadDir(l.releases())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	numbers, err := l.releaseNumbers()
+	if err != nil {
 		return 0, err
 	}
-	for _, e := range entries {
-		last = max(last, releaseNumber(e.Name()))
+	last := 0
+	if len(numbers) > 0 {
+		last = numbers[0]
 	}
 	// A crash between the switch and the writing of vN.json leaves the number
 	// in the live record alone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -46,33 +47,76 @@ type Failed struct {
 	Log string `json:"log,omitempty"`
 }
 
-// Releases returns an app's releases, the newest first, and before them the last
-// deploys that failed since the newest one.
-func (d *Deployer) Releases(app string) ([]Release, error) {
+// Releases returns an app's newest n releases, all of them for n = 0, the newest
+// first, and behind those the older ones that can still be rolled back to. Before
+// them stand the last deploys that failed since the newest one. left is how many
+// are left out. Its cost is that of what it returns, however many there are.
+func (d *Deployer) Releases(app string, n int) (list []Release, left int, err error) {
 	if err := d.known(app); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	l := d.layout(app)
-	records, err := l.history()
-	live, liveErr := l.live()
-	failed, failedErr := l.failedDeploys()
-	err = errors.Join(err, failedErr)
-	list := append(make([]Release, 0, len(failed)+len(records)), failed...)
-	for _, r := range records {
-		rel := Release{
-			Number: r.Release, State: "removed", Commit: r.Commit, Subject: Neutral(r.Subject), By: Neutral(r.By),
-			When: r.firstLive(), Seconds: r.Took.Seconds(), Python: r.Interpreter.Version, From: r.Dependencies, Packages: r.Packages,
-			Undone: r.Undone, Warning: Neutral(r.Warning),
+	list, err = l.failedDeploys()
+	list = append([]Release{}, list...)
+	errs := []error{err}
+	numbers, err := l.releaseNumbers()
+	errs = append(errs, err)
+	live, _ := l.live()
+	shown := numbers
+	if n > 0 && n < len(numbers) {
+		shown = numbers[:n]
+		older, err := l.present()
+		errs = append(errs, err)
+		for _, p := range older {
+			if r := p.release.Release; r < shown[len(shown)-1] {
+				shown = append(slices.Clip(shown), r)
+			}
 		}
-		switch {
-		case liveErr == nil && live.Release == r.Release:
-			rel.State, rel.Undone, rel.OutOfMemory = "live", nil, d.OutOfMemory(app)
-		case isThere(filepath.Join(l.instance(r.Instance), recordName)):
-			rel.State = "kept"
-		}
-		list = append(list, rel)
 	}
-	return list, err
+	for _, number := range shown {
+		r, err := readRecord(l.release(number))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		list = append(list, d.shown(app, r, live))
+	}
+	return list, len(numbers) - len(shown), errors.Join(errs...)
+}
+
+// Release returns one release of an app; a *RefusedError where it has none of
+// that number.
+func (d *Deployer) Release(app string, n int) (Release, error) {
+	if err := d.known(app); err != nil {
+		return Release{}, err
+	}
+	l := d.layout(app)
+	r, err := readRecord(l.release(n))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Release{}, &RefusedError{Reason: fmt.Sprintf("app %q has no release v%d", app, n), Hint: fmt.Sprintf("%q lists them", "releases "+app)}
+	}
+	if err != nil {
+		return Release{}, err
+	}
+	live, _ := l.live()
+	return d.shown(app, r, live), nil
+}
+
+// shown is a release as `releases` shows it; live is what is live, nil where that
+// is nothing or not known.
+func (d *Deployer) shown(app string, r, live *Record) Release {
+	rel := Release{
+		Number: r.Release, State: "removed", Commit: r.Commit, Subject: Neutral(r.Subject), By: Neutral(r.By),
+		When: r.firstLive(), Seconds: r.Took.Seconds(), Python: r.Interpreter.Version, From: r.Dependencies, Packages: r.Packages,
+		Undone: r.Undone, Warning: Neutral(r.Warning),
+	}
+	switch {
+	case live != nil && live.Release == r.Release:
+		rel.State, rel.Undone, rel.OutOfMemory = "live", nil, d.OutOfMemory(app)
+	case isThere(filepath.Join(d.layout(app).instance(r.Instance), recordName)):
+		rel.State = "kept"
+	}
+	return rel
 }
 
 // ProcessStatus is one process of an app as `ps` shows it.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -158,36 +157,32 @@ func ownPart(v string) (name, value string) {
 }
 
 // target finds the release that a rollback leads to, and the releases that it
-// takes back.
+// takes back. It reads what is kept and what is taken back, and nothing else of
+// what there ever was.
 func (op *operation) target(live *Record, n int) (target *Record, between []*Record, err error) {
-	records, err := op.l.history()
+	releases, err := op.l.present()
 	if err != nil {
-		op.d.log.WithField("app", op.app).Warnf("reading its releases: %v", err)
+		return nil, nil, err
 	}
+	releases = slices.DeleteFunc(releases, func(p present) bool { return !isThere(p.instance.Source) || !isThere(p.instance.Venv) })
 	var kept []string
 	var undone []*Record
 	var spare *Record
-	for _, r := range records {
-		whole, err := readRecord(filepath.Join(op.l.instance(r.Instance), recordName))
-		there := err == nil && isThere(whole.Source) && isThere(whole.Venv)
-		if there && r.Release != live.Release {
-			kept = append(kept, fmt.Sprintf("v%d", r.Release))
+	for _, p := range releases {
+		number := p.release.Release
+		if number != live.Release {
+			kept = append(kept, fmt.Sprintf("v%d", number))
 		}
 		switch {
 		case target != nil:
-		case n == r.Release && !there:
-			return nil, nil, op.notKept(n)
-		case n == r.Release:
-			target = whole
-		case n == 0 && there && r.Release < live.Release:
-			if r.Undone == nil {
-				target = whole
-			} else if undone = append(undone, r); spare == nil {
-				spare = whole
+		case n == number:
+			target = p.instance
+		case n == 0 && number < live.Release:
+			if p.release.Undone == nil {
+				target = p.instance
+			} else if undone = append(undone, p.release); spare == nil {
+				spare = p.instance
 			}
-		}
-		if r.Release <= live.Release && (target == nil || r.Release > target.Release) {
-			between = append(between, r)
 		}
 	}
 	// Those that were taken back are no place to go to, but better than none.
@@ -200,12 +195,23 @@ func (op *operation) target(live *Record, n int) (target *Record, between []*Rec
 	switch {
 	case target == nil && n == 0:
 		return nil, nil, &RefusedError{Reason: fmt.Sprintf("app %q has no release before v%d that is kept", op.app, live.Release), Hint: op.keptHint(kept)}
+	case target == nil && isThere(op.l.release(n)):
+		return nil, nil, op.notKept(n)
 	case target == nil:
 		return nil, nil, &RefusedError{Reason: fmt.Sprintf("app %q has no release v%d", op.app, n), Hint: op.keptHint(kept)}
 	case target.Release == live.Release:
 		return nil, nil, &RefusedError{Reason: fmt.Sprintf("v%d is live already", n), Hint: fmt.Sprintf("%s restart %s starts it anew", op.d.SSH, op.app)}
 	}
-	between = slices.DeleteFunc(between, func(r *Record) bool { return r.Release <= target.Release })
+	for r, err := range op.l.from(live.Release) {
+		if err != nil {
+			op.d.log.WithField("app", op.app).Warnf("reading its releases: %v", err)
+			continue
+		}
+		if r.Release <= target.Release {
+			break
+		}
+		between = append(between, r)
+	}
 	return target, between, nil
 }
 

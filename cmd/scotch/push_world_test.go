@@ -182,7 +182,7 @@ func (w *pushWorld) must(args ...string) string {
 func (w *pushWorld) releases(app string) []listedRelease {
 	w.t.Helper()
 	var list []listedRelease
-	if err := json.Unmarshal([]byte(w.must("releases", app, "--json")), &list); err != nil {
+	if err := json.Unmarshal([]byte(w.must("releases", app, "-n", "0", "--json")), &list); err != nil {
 		w.t.Fatalf("releases %s --json: %v", app, err)
 	}
 	return slices.DeleteFunc(list, func(r listedRelease) bool { return r.State == "failed" })

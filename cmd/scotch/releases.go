@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -14,20 +15,31 @@ import (
 
 func (s *session) addReleases(root *cobra.Command) {
 	var asJSON bool
+	n := 20
 	cmd := &cobra.Command{
 		Use:   "releases APP [vN]",
 		Short: "number, state, commit, when, by whom, how long",
-		Long: `Lists an app's releases, the newest first. With vN it shows all of one, the exact packages too.
+		Long: `Lists an app's last releases, the newest first, and the older ones that can still be
+rolled back to. -n 0 lists all that there ever were. With vN it shows all of one, the
+exact packages too.
 
 Above them stand the last deploys that failed since: they have no number, and served nothing.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := s.srv.deployer.Releases(args[0])
+			switch lines := cmd.Flags().Changed("lines"); {
+			case len(args) == 2 && lines:
+				return usageError{errors.New("-n does not go with a release, of which all is shown")}
+			case len(args) == 2:
+				return s.showRelease(args[0], args[1], asJSON)
+			case n < 0:
+				return usageError{fmt.Errorf("-n is a number of releases, not %d", n)}
+			}
+			list, left, err := s.srv.deployer.Releases(args[0], n)
 			if err != nil {
 				return err
 			}
-			if len(args) == 2 {
-				return s.showRelease(list, args[0], args[1], asJSON)
+			if left > 0 {
+				defer fmt.Fprintf(s.stderr, "%d more, no longer kept: releases %s -n 0\n", left, args[0])
 			}
 			if asJSON {
 				return printJSON(s.stdout, list)
@@ -54,35 +66,34 @@ Above them stand the last deploys that failed since: they have no number, and se
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for machines")
+	cmd.Flags().VarP(&number{at: &n}, "lines", "n", "how many, 0 for all")
 	s.add(root, cmd, rights{verb: access.VerbReleases, apps: firstApp, tells: wordsBehindApp, offline: true})
 }
 
-func (s *session) showRelease(list []deployer.Release, app, name string, asJSON bool) error {
+func (s *session) showRelease(app, name string, asJSON bool) error {
 	n, err := releaseNumber(name)
 	if err != nil {
 		return err
 	}
-	for _, r := range list {
-		if r.Number != n {
-			continue
-		}
-		if asJSON {
-			return printJSON(s.stdout, r)
-		}
-		fmt.Fprintf(s.stdout, "v%d of %s, %s\ncommit  %s %s\nwhen    %s by %s, in %.2fs\npython  %s\n", r.Number, app, r.State,
-			r.Commit, r.Subject, r.When.Format(time.RFC3339), r.By, r.Seconds, r.Python)
-		if line := fate(r); line != "" {
-			fmt.Fprintf(s.stdout, "it %s", line)
-		}
-		if r.From != "" {
-			fmt.Fprintf(s.stdout, "from    %s\n", deployer.Neutral(r.From))
-		}
-		for _, p := range r.Packages {
-			fmt.Fprintln(s.stdout, "  "+deployer.Neutral(p))
-		}
-		return nil
+	r, err := s.srv.deployer.Release(app, n)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("app %q has no release v%d\n%q lists them", app, n, "releases "+app)
+	if asJSON {
+		return printJSON(s.stdout, r)
+	}
+	fmt.Fprintf(s.stdout, "v%d of %s, %s\ncommit  %s %s\nwhen    %s by %s, in %.2fs\npython  %s\n", r.Number, app, r.State,
+		r.Commit, r.Subject, r.When.Format(time.RFC3339), r.By, r.Seconds, r.Python)
+	if line := fate(r); line != "" {
+		fmt.Fprintf(s.stdout, "it %s", line)
+	}
+	if r.From != "" {
+		fmt.Fprintf(s.stdout, "from    %s\n", deployer.Neutral(r.From))
+	}
+	for _, p := range r.Packages {
+		fmt.Fprintln(s.stdout, "  "+deployer.Neutral(p))
+	}
+	return nil
 }
 
 // numbered is a release's name; a deploy that failed has none.
