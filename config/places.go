@@ -35,7 +35,8 @@ func components(path string) []string {
 // from them. A value that can't be used names none: it is reported elsewhere.
 func (s *Site) places(v *Values, name string) []location {
 	id := ref{"app", "instance_id"}
-	have, at := v.data.Section("app").Key(id.key).Value(), v.origins[id]
+	have, _ := v.own(id)
+	at, _ := v.origin(id)
 	v.set(id, anyID, at)
 	defer v.set(id, have, at)
 
@@ -313,22 +314,24 @@ func (n *neighbours) all(s *Site) []neighbour {
 	names, _ := s.Apps() // a file that is no app's has no places
 	known := make(map[string]neighbour, len(names))
 	list := make([]neighbour, 0, len(names))
-	v := s.merge()
-	v.set(ref{"app", "instance_id"}, anyID, Origin{Layer: LayerScotch})
+	v := over(s.Values)
 	for _, name := range names {
-		v.set(ref{"app", "name"}, name, Origin{Layer: LayerScotch})
-		path, err := v.Get("app", "config")
-		if err != nil {
-			continue
+		one := n.known[name]
+		path := one.file.path // the site's values say it, and do not change
+		if path == "" {
+			v.set(ref{"app", "name"}, name, Origin{Layer: LayerScotch})
+			var err error
+			if path, err = v.Get("app", "config"); err != nil {
+				continue
+			}
 		}
 		info, err := os.Stat(path)
 		if err != nil {
 			continue
 		}
 		at := stamp{path, info.Size(), info.ModTime(), info}
-		one := n.known[name]
 		if !one.file.same(at) {
-			if one, err = s.neighbour(v, name, path); err != nil {
+			if one, err = s.neighbour(name, path); err != nil {
 				continue
 			}
 			one.file = at
@@ -340,23 +343,16 @@ func (n *neighbours) all(s *Site) []neighbour {
 	return list
 }
 
-// neighbour reads one app's file. v are the site's values, and are so again
-// when it returns.
-func (s *Site) neighbour(v *Values, name, path string) (neighbour, error) {
+// neighbour reads one app's file.
+func (s *Site) neighbour(name, path string) (neighbour, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return neighbour{}, err
 	}
 	d, _ := parse(path, data) // what is wrong is for that app's own deploy to tell
-	changed := []ref{{"app", "instance_id"}, {"app", "user"}, {"app", "domains"}}
-	for _, key := range instancePaths() {
-		changed = append(changed, ref{"app", key})
-	}
-	for _, e := range d.entries {
-		changed = append(changed, ref{e.section, e.key})
-	}
-	restore := v.keep(changed)
-	defer restore()
+	v := over(s.Values)
+	v.set(ref{"app", "name"}, name, Origin{Layer: LayerScotch})
+	v.set(ref{"app", "instance_id"}, anyID, Origin{Layer: LayerScotch})
 	for _, e := range d.entries {
 		if k, known := s.schema.find(ref{e.section, e.key}); known && k.Set <= SetInApp || e.section == defaultSection {
 			v.set(ref{e.section, e.key}, e.raw, Origin{Layer: LayerApp, File: path, Line: e.first + 1})
@@ -368,33 +364,4 @@ func (s *Site) neighbour(v *Values, name, path string) (neighbour, error) {
 		one.user, _, _ = v.Lookup("app", "user")
 	}
 	return one, nil
-}
-
-// keep returns what brings the values of some keys back.
-func (v *Values) keep(refs []ref) (restore func()) {
-	type saved struct {
-		ref
-		raw    string
-		origin Origin
-		had    bool
-	}
-	var all []saved
-	for _, r := range refs {
-		o, had := v.origins[r]
-		k := saved{ref: r, origin: o, had: had}
-		if had {
-			k.raw = v.data.Section(r.section).Key(r.key).Value()
-		}
-		all = append(all, k)
-	}
-	return func() {
-		for _, k := range all {
-			if k.had {
-				v.set(k.ref, k.raw, k.origin)
-				continue
-			}
-			v.data.Section(k.section).DeleteKey(k.key)
-			delete(v.origins, k.ref)
-		}
-	}
 }

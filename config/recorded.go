@@ -49,9 +49,9 @@ func (a *App) Settings() []Setting {
 // setRecorded makes the recorded settings win over all files.
 func (v *Values) setRecorded(settings []Setting) {
 	for _, section := range recordedSections {
-		for _, key := range v.data.Section(section).KeyStrings() {
+		for _, key := range v.keys(section) {
 			if !slices.ContainsFunc(settings, func(s Setting) bool { return s.Section == section && s.Key == key }) {
-				v.data.Section(section).DeleteKey(key)
+				v.remove(ref{section, key})
 			}
 		}
 	}

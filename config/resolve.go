@@ -51,7 +51,7 @@ func (s *Site) App(name string, o AppOptions) (*App, error) {
 	if !idPattern().MatchString(id) {
 		return nil, fmt.Errorf("%q is no id of an instance", id)
 	}
-	v := s.merge()
+	v := over(s.Values)
 	filled := Origin{Layer: LayerScotch}
 	v.set(ref{"app", "name"}, name, filled)
 	v.set(ref{"app", "instance_id"}, id, filled)
@@ -101,7 +101,7 @@ func (s *Site) AppFile(name string) (string, error) {
 	if err := ValidName(name); err != nil {
 		return "", err
 	}
-	v := s.merge()
+	v := over(s.Values)
 	v.set(ref{"app", "name"}, name, Origin{Layer: LayerScotch})
 	return appFile(v)
 }
@@ -150,7 +150,7 @@ func (s *Site) addSource(v *Values, name string, o AppOptions, errs *Errors) {
 func (s *Site) complete(v *Values, name string) {
 	filled := Origin{Layer: LayerScotch}
 	user := ref{"app", "user"}
-	if v.origins[user].Layer == LayerDefaults {
+	if o, _ := v.origin(user); o.Layer == LayerDefaults {
 		if u, _, err := v.Lookup("app", "user"); err == nil && len(u) > 32 {
 			v.set(user, escape(shortUser(u)), filled)
 		}
@@ -182,7 +182,8 @@ func (s *Site) vary(v *Values, name string, path ref) {
 	}
 	same := func(key, one, other string) bool {
 		r := ref{"app", key}
-		have, at := v.data.Section("app").Key(key).Value(), v.origins[r]
+		have, _ := v.own(r)
+		at, _ := v.origin(r)
 		defer func() { v.set(r, have, at) }()
 		v.set(r, one, at)
 		a, err := v.interpolate(path, raw)

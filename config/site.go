@@ -56,7 +56,10 @@ func Open(o Options) (*Site, error) {
 		add(LayerSite, name, data)
 		s.Files = append(s.Files, name)
 	}
-	s.Values = s.merge()
+	s.Values = newValues(takesAnyKey)
+	for _, l := range s.layers {
+		s.add(l.doc, l.kind)
+	}
 	s.resolve(&errs)
 	if err := errs.err(); err != nil {
 		return nil, err
@@ -68,15 +71,6 @@ func Open(o Options) (*Site, error) {
 type layer struct {
 	kind Layer
 	doc  *document
-}
-
-// merge makes a fresh set of values of the site's layers.
-func (s *Site) merge() *Values {
-	v := newValues(takesAnyKey)
-	for _, l := range s.layers {
-		v.add(l.doc, l.kind)
-	}
-	return v
 }
 
 // siteFiles lists the files to read, the one that wins last.

@@ -57,6 +57,10 @@ type Values struct {
 	// numbers, so read.go reads.
 	data    *ini.File
 	origins map[ref]Origin
+	// under is what these lie over, nil for nothing: what is not set here is looked
+	// up there. It is shared, and so is never written.
+	under   *Values
+	removed map[ref]bool      // what is set in under and not here
 	given   map[string]string // what ${key} finds in every section, last
 	// written is what a person wrote where scotch has appended to it.
 	written map[ref]string
@@ -68,7 +72,15 @@ func newValues(free func(string) bool) *Values {
 	// NUL byte is in no section's name.
 	data := ini.Empty(ini.LoadOptions{ChildSectionDelimiter: "\x00"})
 	data.BlockMode = false // no lock: never written once it is shared
-	return &Values{data: data, origins: make(map[ref]Origin), written: make(map[ref]string), free: free}
+	return &Values{data: data, origins: make(map[ref]Origin), removed: make(map[ref]bool), written: make(map[ref]string), free: free}
+}
+
+// over makes values that lie over others, which must not change any more: all of
+// theirs, for the price of those that differ.
+func over(under *Values) *Values {
+	v := newValues(under.free)
+	v.under = under
+	return v
 }
 
 // add merges a file over what is there.
@@ -84,6 +96,16 @@ func (v *Values) add(d *document, l Layer) {
 func (v *Values) set(r ref, raw string, o Origin) {
 	v.data.Section(r.section).NewKey(r.key, raw) // fails for an empty name only
 	v.origins[r] = o
+	delete(v.removed, r)
+}
+
+// remove makes a key one that is not set.
+func (v *Values) remove(r ref) {
+	if _, has := v.origins[r]; has {
+		v.data.Section(r.section).DeleteKey(r.key)
+		delete(v.origins, r)
+	}
+	v.removed[r] = true
 }
 
 // raw returns a value as written, from the section or from [DEFAULT].
@@ -91,10 +113,7 @@ func (v *Values) raw(r ref) (string, bool) {
 	if raw, ok := v.own(r); ok {
 		return raw, true
 	}
-	if keepsCase(r.section) || r.section == defaultSection {
-		return "", false
-	}
-	if s, err := v.data.GetSection(r.section); s == nil || err != nil || r.section == "" {
+	if keepsCase(r.section) || r.section == defaultSection || !v.hasSection(r.section) {
 		return "", false
 	}
 	return v.own(ref{defaultSection, r.key})
@@ -104,7 +123,10 @@ func (v *Values) raw(r ref) (string, bool) {
 // error with much ado: origins knows it sooner.
 func (v *Values) own(r ref) (string, bool) {
 	if _, has := v.origins[r]; !has {
-		return "", false
+		if v.under == nil || v.removed[r] {
+			return "", false
+		}
+		return v.under.own(r)
 	}
 	k, err := v.data.Section(r.section).GetKey(r.key)
 	if err != nil {
@@ -113,9 +135,61 @@ func (v *Values) own(r ref) (string, bool) {
 	return k.Value(), true
 }
 
+// origin is where a key of the section itself was written.
+func (v *Values) origin(r ref) (Origin, bool) {
+	o, has := v.origins[r]
+	if !has && v.under != nil && !v.removed[r] {
+		return v.under.origin(r)
+	}
+	return o, has
+}
+
 func (v *Values) fromDefault(r ref) bool {
-	_, own := v.origins[r]
+	_, own := v.origin(r)
 	return !own
+}
+
+func (v *Values) hasSection(name string) bool {
+	if name == "" {
+		return false // ini.v1 takes it for [DEFAULT]
+	}
+	_, err := v.data.GetSection(name)
+	return err == nil || v.under != nil && v.under.hasSection(name)
+}
+
+// sections are in the order in which they first appeared, [DEFAULT] first.
+func (v *Values) sections() []string {
+	if v.under == nil {
+		return v.data.SectionStrings()
+	}
+	all := v.under.sections()
+	for _, s := range v.data.SectionStrings() {
+		if !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// keys are those of the section itself, in the order in which they first appeared.
+func (v *Values) keys(section string) []string {
+	var all []string
+	if v.under != nil {
+		all = slices.DeleteFunc(v.under.keys(section), func(k string) bool { return v.removed[ref{section, k}] })
+	}
+	s, err := v.data.GetSection(section)
+	if err != nil {
+		return all
+	}
+	if v.under == nil {
+		return s.KeyStrings()
+	}
+	for _, k := range s.KeyStrings() {
+		if !slices.Contains(all, k) {
+			all = append(all, k)
+		}
+	}
+	return all
 }
 
 // Lookup returns a value, and whether there is one. A value that can't be
@@ -161,15 +235,14 @@ func (v *Values) errorAt(r ref, problem, hint string) *Error {
 // those of [DEFAULT] last. Sections whose keys are names of something outside
 // ([env], [build_env], [static], a plugin's free section) have only their own.
 func (v *Values) Keys(section string) []string {
-	s, err := v.data.GetSection(section)
-	if err != nil || section == "" {
+	if !v.hasSection(section) {
 		return nil
 	}
-	keys := s.KeyStrings()
+	keys := v.keys(section)
 	if section == defaultSection || keepsCase(section) || v.free != nil && v.free(section) {
 		return keys
 	}
-	for _, k := range v.data.Section(defaultSection).KeyStrings() {
+	for _, k := range v.keys(defaultSection) {
 		if !slices.Contains(keys, k) {
 			keys = append(keys, k)
 		}
@@ -180,34 +253,33 @@ func (v *Values) Keys(section string) []string {
 // Sections returns the sections in the order in which they first appeared,
 // without [DEFAULT].
 func (v *Values) Sections() []string {
-	return slices.DeleteFunc(v.data.SectionStrings(), func(s string) bool { return s == defaultSection })
+	return slices.DeleteFunc(v.sections(), func(s string) bool { return s == defaultSection })
 }
 
 // Origin says where a value was written; a value that [DEFAULT] gives has
 // [DEFAULT]'s origin, one that is not set a zero Origin.
 func (v *Values) Origin(section, key string) Origin {
 	r := ref{section, keyName(section, key)}
-	if o, ok := v.origins[r]; ok {
-		return o
+	o, own := v.origin(r)
+	if !own && !keepsCase(section) {
+		o, _ = v.origin(ref{defaultSection, r.key})
 	}
-	if keepsCase(section) {
-		return Origin{}
-	}
-	return v.origins[ref{defaultSection, r.key}]
+	return o
 }
 
 // Entries returns every value where it was written: those of [DEFAULT] once,
 // first, where there are any.
 func (v *Values) Entries() []Entry {
 	var all []Entry
-	for _, section := range v.data.SectionStrings() {
-		s := v.data.Section(section)
-		for _, k := range s.Keys() {
-			r := ref{section, k.Name()}
-			e := Entry{Section: section, Key: k.Name(), Raw: k.Value(), Origin: v.origins[r]}
-			value, err := v.interpolate(r, e.Raw)
+	for _, section := range v.sections() {
+		for _, key := range v.keys(section) {
+			r := ref{section, key}
+			raw, _ := v.own(r)
+			origin, _ := v.origin(r)
+			e := Entry{Section: section, Key: key, Raw: raw, Origin: origin}
+			value, err := v.interpolate(r, raw)
 			if err != nil {
-				value = e.Raw
+				value = raw
 			}
 			e.Value = value
 			all = append(all, e)
@@ -219,11 +291,8 @@ func (v *Values) Entries() []Entry {
 // check interpolates every value and returns what fails.
 func (v *Values) check() Errors {
 	var errs Errors
-	for _, section := range v.data.SectionStrings() {
-		if section == defaultSection {
-			continue // its values mean something only in the sections that use them
-		}
-		for _, key := range v.data.Section(section).KeyStrings() {
+	for _, section := range v.Sections() { // those of [DEFAULT] mean something only where they are used
+		for _, key := range v.keys(section) {
 			r := ref{section, key}
 			raw, _ := v.raw(r)
 			if !strings.Contains(raw, "$") {

@@ -112,19 +112,17 @@ func why(s string) string {
 func (op *operation) configure(ctx context.Context, c Commit) (*config.App, error) {
 	// [app] root is for the app's own file to say, so it is known before the
 	// tree's scotch.cfg is.
-	base, err := op.d.site.App(op.app, config.AppOptions{InstanceID: op.id, Live: op.d.isLive})
+	o := config.AppOptions{InstanceID: op.id}
+	base, err := op.d.site.App(op.app, o)
 	if err != nil {
 		return nil, err
 	}
-	name := path.Join(base.Root, "scotch.cfg")
-	data, err := op.d.Source.ReadFile(ctx, op.app, c, name, maxSourceConfig)
-	if errors.Is(err, fs.ErrNotExist) {
-		return base, nil
+	o.SourceName, o.Live = path.Join(base.Root, "scotch.cfg"), op.d.isLive
+	o.Source, err = op.d.Source.ReadFile(ctx, op.app, c, o.SourceName, maxSourceConfig)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading %q from the commit: %w", o.SourceName, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading %q from the commit: %w", name, err)
-	}
-	return op.d.site.App(op.app, config.AppOptions{InstanceID: op.id, Source: data, SourceName: name, Live: op.d.isLive})
+	return op.d.site.App(op.app, o)
 }
 
 // isLive tells whether an app has an instance that serves, and so holds its places.

@@ -68,11 +68,15 @@ func (d *Deployer) lives(names []string) (lives map[string]*Record, keep []strin
 	each.SetLimit(max(2, runtime.NumCPU()))
 	for _, n := range names {
 		each.Go(func() error {
+			at := stampOf(filepath.Join(d.layout(n).current(), recordName))
 			live, err := d.mendCurrent(n)
 			mu.Lock()
 			defer mu.Unlock()
 			if live != nil {
 				lives[n] = live
+				d.mu.Lock()
+				d.state(n).listed = listed{record: at, live: live.brief()}
+				d.mu.Unlock()
 			}
 			if err != nil {
 				// Serving goes on as far as it can.

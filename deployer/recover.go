@@ -131,7 +131,9 @@ func (d *Deployer) Start(ctx context.Context) error {
 			if d.ctx.Err() != nil {
 				return
 			}
-			d.sweep(n)
+			if d.layout(n).hasSpare() {
+				d.sweep(n)
+			}
 		}
 	}()
 	return nil
@@ -402,4 +404,16 @@ func (d *Deployer) removeHalfMade(app string, l layout) error {
 		errs = append(errs, d.files.Tidy("tidy-app", l.instance(id), ""))
 	}
 	return errors.Join(errs...)
+}
+
+// hasSpare tells whether an app has more than the one instance, source and
+// virtualenv that it needs: what retention looks at, by names alone.
+func (l layout) hasSpare() bool {
+	ids, err := l.instanceIDs()
+	spare := err != nil || len(ids) > 1
+	for _, store := range []string{l.sources(), filepath.Join(l.dir, ".venvs")} {
+		entries, _ := os.ReadDir(store)
+		spare = spare || len(entries) > 1
+	}
+	return spare
 }

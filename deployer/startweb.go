@@ -29,6 +29,10 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 		return err
 	}
 	defer d.unlockWeb()
+	d.claims, d.claimsOK = map[string]map[claim]bool{}, true
+	for name, live := range lives {
+		d.claimed(name, live)
+	}
 	base, err := d.WebServer.Base()
 	if err != nil {
 		return err
