@@ -59,6 +59,8 @@ func (l lockTool) check(p locked) error {
 		return l.refuse("%q is no name of a package", p.name)
 	case p.at.scheme == "" && p.local == "" && !distVersion().MatchString(p.version):
 		return l.refuse("%s has no exact version: %q\nlock again: %s", p.name, p.version, l.relock)
+	case len(p.marker) > maxMarker:
+		return l.refuse("the marker of %s has more than %d bytes", p.name, maxMarker)
 	case strings.ContainsAny(p.marker, "\r\n\x00#\\"), strings.Contains(p.marker, " --"):
 		return l.refuse("the marker of %s can't be read: %q", p.name, p.marker)
 	}
@@ -182,22 +184,25 @@ func (l *lockfile) batches(src string) []batch {
 	var out []batch
 	for _, p := range l.packages {
 		b := batch{index: p.index, hashed: len(p.hashes) > 0}
-		line := p.name + "==" + p.version
+		var line strings.Builder
+		line.WriteString(p.name + "==" + p.version)
 		switch {
 		case p.at.scheme != "":
 			b.index, b.hashed = "", len(p.hashes) > 0 && !p.at.vcs()
-			line = p.name + " @ " + p.at.String()
+			line.Reset()
+			line.WriteString(p.name + " @ " + p.at.String())
 		case p.local != "":
 			b.index = ""
 			at := "file://" + escape((&url.URL{Path: filepath.Join(src, p.local)}).EscapedPath())
-			line = p.name + " @ " + at
+			line.Reset()
+			line.WriteString(p.name + " @ " + at)
 		}
 		if p.marker != "" {
-			line += " ; " + p.marker
+			line.WriteString(" ; " + p.marker)
 		}
 		if b.hashed {
 			for _, h := range p.hashes {
-				line += " --hash=" + h
+				line.WriteString(" --hash=" + h)
 			}
 		}
 		i := slices.IndexFunc(out, func(o batch) bool { return o.index == b.index && o.hashed == b.hashed })
@@ -205,7 +210,7 @@ func (l *lockfile) batches(src string) []batch {
 			out = append(out, b)
 			i = len(out) - 1
 		}
-		out[i].lines = append(out[i].lines, line)
+		out[i].lines = append(out[i].lines, line.String())
 	}
 	// Those with hashes first: what is built from a repository may need them.
 	slices.SortStableFunc(out, func(a, b batch) int {
@@ -314,6 +319,9 @@ func (l lockTool) indexes(in []index) ([]index, error) {
 		}
 		if !slices.Contains(out, x) {
 			out = append(out, x)
+		}
+		if len(out) > maxIndexes {
+			return nil, l.refuse("it has more than %d sources", maxIndexes)
 		}
 	}
 	return out, nil

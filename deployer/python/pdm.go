@@ -55,6 +55,9 @@ func (d *declaration) readPDM(s source, app *config.App, in deployer.Interpreter
 	if err := readTOML("pdm.lock", b, &lock); err != nil {
 		return err
 	}
+	if err := pdm.fits(len(lock.Package)); err != nil {
+		return err
+	}
 	v, err := parseVersion(lock.Metadata.LockVersion)
 	if err != nil || v.part(0) != 4 {
 		return pdm.refuse("its lock_version is %q, and 4.x is known\nlock again: pdm lock; or export it: pdm export --prod -o requirements.txt, and remove pdm.lock", lock.Metadata.LockVersion)
@@ -74,7 +77,11 @@ func (d *declaration) readPDM(s source, app *config.App, in deployer.Interpreter
 			}
 		}
 	} else {
-		w := pdmWalk{lock: &lock, env: markersOf(in)}
+		w := pdmWalk{lock: &lock, env: markersOf(in), named: map[string][]*pdmPackage{}, left: newEffort(), seen: map[*pdmPackage]bool{}}
+		for _, p := range lock.Package {
+			key := pdmKey(p.Name, p.Extras)
+			w.named[key] = append(w.named[key], p)
+		}
 		for _, need := range doc.texts("project", "dependencies") {
 			if err := w.add(need, nil); err != nil {
 				return err
@@ -83,16 +90,25 @@ func (d *declaration) readPDM(s source, app *config.App, in deployer.Interpreter
 		chosen = w.chosen
 	}
 	d.lock = &lockfile{name: "pdm.lock"}
+	type once struct {
+		name, version, local string
+		at                   address
+	}
+	known := map[once]int{}
+	hashes := map[string]bool{} // INDEX HASH
 	for _, p := range chosen {
 		l, err := p.locked(app)
 		if err != nil {
 			return err
 		}
 		// A package is there once more for each set of extras.
-		i := slices.IndexFunc(d.lock.packages, func(o locked) bool {
-			return normal(o.name) == normal(l.name) && o.version == l.version && o.at == l.at && o.local == l.local
-		})
-		if i < 0 {
+		key := once{normal(l.name), l.version, l.local, l.at}
+		i, there := known[key]
+		if !there {
+			known[key] = len(d.lock.packages)
+			for _, h := range l.hashes {
+				hashes[fmt.Sprint(len(d.lock.packages), " ", h)] = true
+			}
 			d.lock.packages = append(d.lock.packages, l)
 			continue
 		}
@@ -101,10 +117,13 @@ func (d *declaration) readPDM(s source, app *config.App, in deployer.Interpreter
 		case o.marker == "" || l.marker == "":
 			o.marker = ""
 		case o.marker != l.marker:
-			o.marker = "(" + o.marker + ") or (" + l.marker + ")"
+			if o.marker = "(" + o.marker + ") or (" + l.marker + ")"; len(o.marker) > maxMarker {
+				return pdm.refuse("the markers of %s have more than %d bytes", l.name, maxMarker)
+			}
 		}
 		for _, h := range l.hashes {
-			if !slices.Contains(o.hashes, h) {
+			if id := fmt.Sprint(i, " ", h); !hashes[id] {
+				hashes[id] = true
 				o.hashes = append(o.hashes, h)
 			}
 		}
@@ -158,11 +177,27 @@ func (p *pdmPackage) locked(app *config.App) (locked, error) {
 type pdmWalk struct {
 	lock   *pdmLock
 	env    markerEnv
+	named  map[string][]*pdmPackage // by pdmKey
+	left   effort
+	seen   map[*pdmPackage]bool
 	chosen []*pdmPackage
+}
+
+// pdmKey is a package's name with the extras that it stands for.
+func pdmKey(name string, extras []string) string {
+	all := make([]string, 0, len(extras))
+	for _, e := range extras {
+		all = append(all, normal(e))
+	}
+	slices.Sort(all)
+	return normal(name) + "[" + strings.Join(all, ",") + "]"
 }
 
 // add takes a PEP 508 requirement of a package that was asked for with extras.
 func (w *pdmWalk) add(need string, extras []string) error {
+	if err := w.left.spend(pdm, len(need), len(extras)); err != nil {
+		return err
+	}
 	name := namePattern().FindString(strings.TrimSpace(need))
 	text, marker, _ := strings.Cut(need, ";")
 	if strings.Contains(text, "://") { // a ";" of an address has no space before it
@@ -182,23 +217,14 @@ func (w *pdmWalk) add(need string, extras []string) error {
 		}
 	}
 	slices.Sort(asked)
-	var found []*pdmPackage
-	for _, p := range w.lock.Package {
-		have := []string{}
-		for _, e := range p.Extras {
-			have = append(have, normal(e))
-		}
-		slices.Sort(have)
-		if normal(p.Name) == normal(name) && slices.Equal(have, asked) {
-			found = append(found, p)
-		}
-	}
+	found := w.named[pdmKey(name, asked)]
 	if len(found) != 1 {
 		return pdm.refuse("it has %d versions of %s, and does not say which is for Python %s\nlock again with what each package is for: pdm lock -S inherit_metadata", len(found), strings.TrimSpace(text), w.env["python_version"])
 	}
-	if slices.Contains(w.chosen, found[0]) {
+	if w.seen[found[0]] {
 		return nil
 	}
+	w.seen[found[0]] = true
 	w.chosen = append(w.chosen, found[0])
 	for _, d := range found[0].Dependencies {
 		if err := w.add(d, asked); err != nil {

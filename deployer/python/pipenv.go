@@ -63,6 +63,9 @@ func (d *declaration) readPipenv(s source, app *config.App, b []byte) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := pipenv.fits(len(lock.Default)); err != nil {
+		return err
+	}
 	d.lock = &lockfile{name: "Pipfile.lock"}
 	for _, x := range lock.Meta.Sources {
 		if x.Verify != nil && !*x.Verify {

@@ -59,6 +59,9 @@ func (d *declaration) readPoetry(s source, app *config.App, in deployer.Interpre
 	if err := readTOML("poetry.lock", b, &lock); err != nil {
 		return err
 	}
+	if err := poetry.fits(len(lock.Package)); err != nil {
+		return err
+	}
 	// Refused as by "poetry install".
 	if h := lock.Metadata.ContentHash; h != "" && !freshForPoetry(doc, h) {
 		return poetry.refuse("pyproject.toml changed after it was locked\nlock again and push the result: poetry lock")
@@ -77,7 +80,10 @@ func (d *declaration) readPoetry(s source, app *config.App, in deployer.Interpre
 	default:
 		// Older ones say of no package whether it is needed: that is found by
 		// going through what each needs, as poetry does.
-		w := poetryWalk{lock: &lock, env: markersOf(in), seen: map[string]bool{}}
+		w := poetryWalk{lock: &lock, env: markersOf(in), seen: map[string]bool{}, named: map[string][]*poetryPackage{}, left: newEffort()}
+		for _, p := range lock.Package {
+			w.named[normal(p.Name)] = append(w.named[normal(p.Name)], p)
+		}
 		if err := w.follow(doc.table("tool", "poetry", "dependencies"), nil, nil); err != nil {
 			return err
 		}
@@ -157,7 +163,9 @@ func (p *poetryPackage) locked(app *config.App, lock *poetryLock) (locked, error
 type poetryWalk struct {
 	lock   *poetryLock
 	env    markerEnv
-	seen   map[string]bool // NAME[EXTRA]
+	named  map[string][]*poetryPackage
+	left   effort
+	seen   map[string]bool // NAME[EXTRA], and NAME[
 	chosen []*poetryPackage
 }
 
@@ -196,10 +204,17 @@ func (w *poetryWalk) follow(deps map[string]any, of *poetryPackage, extras []str
 }
 
 func (w *poetryWalk) wanted(name string, t document, of *poetryPackage, extras []string) (bool, error) {
+	marker, _ := t.text("markers")
+	if err := w.left.spend(poetry, len(name)+len(marker), len(extras)); err != nil {
+		return false, err
+	}
 	if optional, _ := t.at("optional").(bool); optional {
 		asked := false
 		for _, e := range extras {
 			for extra, list := range of.Extras {
+				if err := w.left.spend(poetry, len(extra)+len(e), len(list)); err != nil {
+					return false, err
+				}
 				if normal(extra) != normal(e) {
 					continue
 				}
@@ -213,6 +228,9 @@ func (w *poetryWalk) wanted(name string, t document, of *poetryPackage, extras [
 		}
 	}
 	if text, ok := t.text("python"); ok {
+		if err := w.left.spend(poetry, len(text), 1); err != nil {
+			return false, err
+		}
 		alternatives, err := parsePoetryVersions(text)
 		if err != nil {
 			return false, poetry.refuse("%s: python = %q is not understood\nlock again with Poetry 2: poetry lock", name, text)
@@ -222,7 +240,6 @@ func (w *poetryWalk) wanted(name string, t document, of *poetryPackage, extras [
 			return false, err
 		}
 	}
-	marker, _ := t.text("markers")
 	ok, err := w.env.allows(marker, extras...)
 	if err != nil {
 		return false, poetry.refuse("%s: %v", name, err)
@@ -231,18 +248,14 @@ func (w *poetryWalk) wanted(name string, t document, of *poetryPackage, extras [
 }
 
 func (w *poetryWalk) add(name string, extras []string) error {
-	var found []*poetryPackage
-	for _, p := range w.lock.Package {
-		if normal(p.Name) == normal(name) {
-			found = append(found, p)
-		}
-	}
+	found := w.named[normal(name)]
 	if len(found) != 1 {
 		// Which of several counts depends on Poetry's own resolver.
 		return poetry.refuse("it has %d versions of %s, and a lock-version %s does not say which is for Python %s\nlock again with Poetry 2, which does: poetry lock", len(found), name, w.lock.Metadata.LockVersion, w.env["python_version"])
 	}
 	p := found[0]
-	if !slices.Contains(w.chosen, p) {
+	if once := normal(name) + "["; !w.seen[once] {
+		w.seen[once] = true
 		w.chosen = append(w.chosen, p)
 	}
 	key := normal(name) + "[" + strings.Join(slices.Sorted(slices.Values(extras)), ",") + "]"

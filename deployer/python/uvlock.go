@@ -49,8 +49,9 @@ func checkUVLock(pyproject, lock []byte) error {
 	if name == "" || slices.Contains(doc.texts("project", "dynamic"), "dependencies") {
 		return nil
 	}
+	own := normal(name)
 	i := slices.IndexFunc(l.Package, func(p uvPackage) bool {
-		if normal(p.Name) != normal(name) {
+		if normal(p.Name) != own {
 			return false
 		}
 		for _, k := range []string{"virtual", "editable", "directory"} {
@@ -83,6 +84,7 @@ func checkUVLock(pyproject, lock []byte) error {
 	if want[normal(name)] != nil || have[normal(name)] != nil {
 		return nil // it asks for an extra of its own
 	}
+	others := elsewhere(doc)
 	for n, w := range want {
 		h := have[n]
 		switch {
@@ -90,7 +92,7 @@ func checkUVLock(pyproject, lock []byte) error {
 			// uv may leave out what no Python of the project's needs.
 		case h == nil:
 			return errStaleUVLock
-		case w.marked || doc.has("tool", "uv", "sources") && elsewhere(doc, n):
+		case w.marked || others[n]:
 		case !maps.Equal(w.extras, h.extras), w.known && h.known && !maps.Equal(w.clauses, h.clauses):
 			return errStaleUVLock
 		}
@@ -110,23 +112,23 @@ func checkUVNames(p uvPackage, needs []string) error {
 	for _, d := range p.Dependencies {
 		locked[normal(d.Name)] = true
 	}
+	own := normal(p.Name)
 	for _, n := range needs {
 		name := normal(namePattern().FindString(n))
-		if !strings.Contains(n, ";") && name != "" && name != normal(p.Name) && !locked[name] {
+		if !strings.Contains(n, ";") && name != "" && name != own && !locked[name] {
 			return errStaleUVLock
 		}
 	}
 	return nil
 }
 
-// elsewhere tells whether [tool.uv.sources] says where a package is from.
-func elsewhere(doc document, name string) bool {
+// elsewhere are the packages of which [tool.uv.sources] says where they are from.
+func elsewhere(doc document) map[string]bool {
+	all := map[string]bool{}
 	for n := range doc.table("tool", "uv", "sources") {
-		if normal(n) == name {
-			return true
-		}
+		all[normal(n)] = true
 	}
-	return false
+	return all
 }
 
 // uvNeed is all that is asked of one package.
