@@ -2,6 +2,7 @@ package deployer
 
 import (
 	"fmt"
+	"time"
 
 	"scotch/config"
 )
@@ -14,6 +15,14 @@ type Limits struct {
 	Tasks  int   `json:",omitempty"` // processes and threads
 	// Prefix is that of the keys in [limits], for words: "build_" or nothing.
 	Prefix string `json:",omitempty"`
+}
+
+// ProcessLimits are limits of one process and of each that it starts, one by one
+// (setrlimit(2)); 0 is no limit. They need no control groups.
+type ProcessLimits struct {
+	Memory   int64         // bytes of memory that it may write to (RLIMIT_DATA)
+	CPU      time.Duration // of processor time, in whole seconds; SIGXCPU ends it then
+	FileSize int64         // bytes of a file that it writes; SIGXFSZ ends it then
 }
 
 // OutOfMemory says, for the end of a process, that the kernel killed it at its

@@ -342,6 +342,9 @@ type Command struct {
 	// own. It decides where a runner with control groups puts it.
 	App    string
 	Limits Limits
+	// Each limits its processes one by one. It is for the server's own commands: of
+	// those of an app a runner with control groups takes no notice of it.
+	Each ProcessLimits
 	// Writes are the directories that a command of an app's may write below,
 	// besides a /tmp of its own and as far as its user may; nil: all that its user
 	// may. A runner that confines nothing takes no notice.

@@ -115,8 +115,9 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 		return nil, err
 	}
 	p.git = git.New(site.Paths.Repositories, p.runner, git.Options{
-		Limits: git.Limits{Object: site.Server.MaxObject, Files: site.Server.MaxFiles, Source: site.Server.MaxSource},
-		User:   gitUser(site), FetchEnv: fetchEnv(site),
+		Limits: git.Limits{Object: site.Server.MaxObject, Files: site.Server.MaxFiles, Source: site.Server.MaxSource,
+			Memory: site.Server.PushMemory, CPU: site.Server.PushCPU},
+		User: gitUser(site), FetchEnv: fetchEnv(site),
 		Keys: filepath.Join(site.Paths.Configuration, "keys"), Run: filepath.Join(site.Paths.Run, "keys"),
 	})
 	p.toolchain = python.New(p.runner, python.Options{

@@ -369,3 +369,39 @@ func running(pid int) bool {
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 	return n == 0 && err == nil
 }
+
+// The server's own commands have limits one by one, also as another user.
+func TestLimitsOfEachProcess(t *testing.T) {
+	t.Parallel()
+	users := []string{""}
+	if os.Geteuid() == 0 {
+		users = append(users, "nobody")
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	r := direct.New(t.TempDir(), quick)
+	for i, who := range users {
+		for _, test := range []struct {
+			script string
+			each   deployer.ProcessLimits
+			want   deployer.ExitError
+		}{
+			{"while :; do :; done", deployer.ProcessLimits{CPU: time.Millisecond}, deployer.ExitError{Status: -1, Signal: "SIGXCPU"}},
+			{fmt.Sprintf("exec head -c 200000 /dev/zero > %s/file%d", dir, i), deployer.ProcessLimits{FileSize: 100_000}, deployer.ExitError{Status: -1, Signal: "SIGXFSZ"}},
+			{"dd bs=30M count=1 if=/dev/zero of=/dev/null", deployer.ProcessLimits{Memory: 20 << 20}, deployer.ExitError{Status: 1}},
+			{"ulimit -d; ulimit -t; ulimit -f; exit 7", deployer.ProcessLimits{Memory: 1 << 30, CPU: time.Hour, FileSize: 1 << 30}, deployer.ExitError{Status: 7}},
+		} {
+			var out bytes.Buffer
+			err := r.Run(t.Context(), deployer.Command{Args: []string{"sh", "-c", test.script}, Dir: "/", Env: []string{path}, User: who, Each: test.each, Stdout: &out, Stderr: &out})
+			var exit *deployer.ExitError
+			if !errors.As(err, &exit) || exit.Signal != test.want.Signal || exit.Status != test.want.Status {
+				t.Errorf("%q %q: %v, want %+v; %s", who, test.script, err, test.want, &out)
+			}
+			if test.want.Status == 7 && out.String() != "1048576\n3600\n2097152\n" {
+				t.Errorf("%q: the limits are %q", who, &out)
+			}
+		}
+	}
+}

@@ -88,7 +88,7 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	}
 	ch, err := r.spawn(spawn{
 		args: c.Args, dir: c.Dir, env: c.Env, user: c.User, group: c.Group, umask: c.Umask,
-		files: pipes.Files(), tty: c.TTY != nil,
+		files: pipes.Files(), tty: c.TTY != nil, limits: rlimits(c.Each),
 	})
 	pipes.Started()
 	if err != nil {

@@ -24,6 +24,7 @@ type spawn struct {
 	umask       int
 	record      string // "" for Run
 	files       []*os.File
+	limits      []rlimit
 	tty         bool // the first of files is the session's controlling terminal
 }
 
@@ -71,6 +72,14 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 	if err != nil {
 		return fail(err)
 	}
+	if len(s.limits) > 0 {
+		switch itself, err := process.LookPath("prlimit", s.dir, s.env); {
+		case err == nil:
+			s.args, path, s.limits = limitedBy(append([]string{path}, s.args[1:]...), s.limits), itself, nil
+		case cred != nil:
+			return fail(err)
+		}
+	}
 	token := r.token()
 	attr := &os.ProcAttr{
 		Dir:   s.dir,
@@ -105,6 +114,11 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 		p.Kill()
 		p.Wait()
 		return fail(err)
+	}
+	if cred == nil {
+		if err := limit(p.Pid, s.limits); err != nil {
+			return abandon(err)
+		}
 	}
 	if c.pidfd, err = process.OpenPIDFD(p.Pid); err != nil {
 		return abandon(err)

@@ -40,6 +40,9 @@ func (g *Git) fetch(ctx context.Context, app *config.App, out io.Writer) error {
 		err = g.fetchAll(ctx, app, src, out, nil, nil)
 	}
 	var e *gitError
+	if errors.As(err, &e) && e.limit != "" {
+		return fmt.Errorf("fetching %q: %s", src.shown, e.limit)
+	}
 	if errors.As(err, &e) {
 		return fmt.Errorf("fetching %q: %s\n%s", src.shown, g.reason(src, e), g.advice(app.Name, src, e))
 	}
@@ -154,7 +157,7 @@ func (g *Git) fetchRefs(ctx context.Context, app *config.App, src *source, out i
 	var stderr tail
 	r := strings.NewReplacer(append(src.hidden(), hide...)...)
 	c.Stderr = io.MultiWriter(&hiding{w: &stderr, r: r}, &progress{w: out, hide: r})
-	return failed("fetch", &stderr, g.runner.Run(ctx, c))
+	return failed(c, "fetch", &stderr, g.runner.Run(ctx, c))
 }
 
 // hiding replaces a source with its redacted form, chunk by chunk: git writes

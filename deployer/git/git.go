@@ -40,11 +40,15 @@ type Options struct {
 	Limits Limits
 }
 
-// Limits are what a push and the source of a deploy may hold.
+// Limits are what a push, a fetch and the source of a deploy may hold, and what
+// each process of git may take for it.
 type Limits struct {
 	Object int64 // bytes of one object, unpacked
 	Files  int   // files and directories of a source
 	Source int64 // bytes of a source's files, unpacked
+
+	Memory int64         // bytes that it may write to in memory
+	CPU    time.Duration // of processor time
 }
 
 // Git is the repositories below one directory. Make one with New; its methods
@@ -114,6 +118,7 @@ func settings() [][2]string {
 		{"gc.auto", "0"},                      // a gc in the middle of an export breaks readers
 		{"maintenance.auto", "false"},
 		{"tar.umask", "0022"},
+		{"core.bigFileThreshold", "32m"}, // larger ones are streamed, not held in memory
 		{"transfer.fsckObjects", "true"},
 		// Real histories hold these (old tools wrote them), and they harm nobody.
 		{"fetch.fsck.zeroPaddedFilemode", "ignore"},
@@ -155,6 +160,7 @@ func (g *Git) command(app string, args ...string) (deployer.Command, error) {
 		Dir:  "/",
 		Env:  environment(),
 		User: g.o.User,
+		Each: deployer.ProcessLimits{Memory: g.o.Limits.Memory, CPU: g.o.Limits.CPU},
 	}, nil
 }
 
@@ -164,10 +170,14 @@ type gitError struct {
 	said   string // last line of standard error
 	all    string // standard error, as much as was kept of it
 	status int    // exit status, -1 where there is none
+	limit  string // which limit it met, and what to do, "" for none
 	err    error
 }
 
 func (e *gitError) Error() string {
+	if e.limit != "" {
+		return fmt.Sprintf("git %s: %s", e.verb, e.limit)
+	}
 	if e.said == "" {
 		return fmt.Sprintf("git %s: %v", e.verb, e.err)
 	}
@@ -176,13 +186,17 @@ func (e *gitError) Error() string {
 
 func (e *gitError) Unwrap() error { return e.err }
 
-func failed(verb string, stderr *tail, err error) error {
+func failed(c deployer.Command, verb string, stderr *tail, err error) error {
 	if err == nil {
 		return nil
 	}
 	e := &gitError{verb: verb, said: stderr.last(), all: stderr.String(), status: -1, err: err}
 	var exit *deployer.ExitError
-	if errors.As(err, &exit) {
+	if !errors.As(err, &exit) {
+		return e
+	}
+	// Where a limit ended it, its status says nothing.
+	if e.limit = e.met(c.Each, exit.Signal); e.limit == "" {
 		e.status = exit.Status
 	}
 	return e
@@ -206,7 +220,7 @@ func (g *Git) run(ctx context.Context, app string, args ...string) (string, erro
 	var out, stderr tail
 	c.Stdout, c.Stderr = &out, &stderr
 	err = g.runner.Run(ctx, c)
-	return strings.TrimSuffix(out.String(), "\n"), failed(args[0], &stderr, err)
+	return strings.TrimSuffix(out.String(), "\n"), failed(c, args[0], &stderr, err)
 }
 
 // stream runs a git whose output read takes as it comes; the git is ended when
@@ -228,7 +242,7 @@ func (g *Git) streamOf(ctx context.Context, c deployer.Command, verb string, rea
 	c.Stdout, c.Stderr = pw, &stderr
 	ended := make(chan error, 1)
 	go func() {
-		err := failed(verb, &stderr, g.runner.Run(ctx, c))
+		err := failed(c, verb, &stderr, g.runner.Run(ctx, c))
 		pw.CloseWithError(err) // nil reads as the end
 		ended <- err
 	}()

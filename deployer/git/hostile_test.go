@@ -394,3 +394,25 @@ func TestCommitMadeToCostTime(t *testing.T) {
 		}
 	}
 }
+
+// The gits that read what was let in have the limits of those that let it in.
+func TestReadingHasLimits(t *testing.T) {
+	s := newSite(t)
+	s.write("large", strings.Repeat("0123456789abcde\n", 20<<20/16))
+	id := s.commit("large")
+	export := func(l git.Limits) error {
+		_, err := s.limited(l).Export(t.Context(), "blog", deployer.Commit{ID: id}, t.TempDir())
+		return err
+	}
+	if err := export(git.Limits{Memory: 128 << 20, CPU: time.Minute}); err != nil {
+		t.Error(err)
+	}
+	err := export(git.Limits{Memory: 16 << 20})
+	if err == nil || !strings.Contains(err.Error(), "needs more memory than the 16") || !strings.Contains(err.Error(), "[server] push_memory") {
+		t.Errorf("with 16 MB: %v", err)
+	}
+	// A history that git can't look through for a limit is not taken for a shallow one.
+	if whole, err := s.limited(git.Limits{Memory: 1 << 10}).Complete(t.Context(), "blog", id); err == nil {
+		t.Errorf("with a kilobyte: complete %v", whole)
+	}
+}

@@ -31,6 +31,20 @@ func (l Limits) allow(count int, size int64) error {
 	return nil
 }
 
+// met is which limit ended a git, in the words of its programs or by the signal that
+// it or one of them got, and what to do; "" for none.
+func (e *gitError) met(l deployer.ProcessLimits, signal string) string {
+	switch {
+	case l.Memory > 0 && e.has("out of memory", "unable to create thread"): // die() of git's wrapper.c
+		return fmt.Sprintf("it needs more memory than the %s that it gets here\nan object, or the chain of changes that one is made of, is too large: keep large files out of the repository, or have an admin raise [server] push_memory", deployer.Size(l.Memory))
+	case l.CPU > 0 && (signal == "SIGXCPU" || e.has("died of signal 24")):
+		return fmt.Sprintf("it was ended: it may use the processor for %s\nhave an admin raise [server] push_cpu", l.CPU)
+	case l.FileSize > 0 && (signal == "SIGXFSZ" || e.has("died of signal 25")):
+		return fmt.Sprintf("it brings more than the %s that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push", deployer.Size(l.FileSize))
+	}
+	return ""
+}
+
 // errLarge ends the look through a quarantine.
 var errLarge = errors.New("a large object")
 

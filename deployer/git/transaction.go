@@ -61,7 +61,7 @@ func (g *Git) prepare(ctx context.Context, app string, updates []deployer.RefUpd
 	c.Stdin, c.Stdout, c.Stderr = inR, outW, &t.stderr
 	go func() {
 		defer close(t.done)
-		t.err = failed("update-ref", &t.stderr, g.runner.Run(running, c))
+		t.err = failed(c, "update-ref", &t.stderr, g.runner.Run(running, c))
 		// Whoever writes or reads now must not wait for a git that is gone.
 		inR.CloseWithError(io.ErrClosedPipe)
 		outW.Close()
