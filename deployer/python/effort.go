@@ -7,7 +7,7 @@ const (
 	maxPackages = 5000
 	maxIndexes  = 100
 	maxMarker   = 10_000 // bytes
-	maxEffort   = 50_000_000
+	maxEffort   = 10_000_000
 )
 
 // fits refuses a lock of too many packages.
