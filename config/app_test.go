@@ -254,6 +254,13 @@ k = v
 	if _, err := s.App("blog", AppOptions{Source: []byte(laughs)}); err == nil || len(err.Error()) > 5000 {
 		t.Errorf("a value that grows without end: %.200v", err)
 	}
+	static := "[static]\n"
+	for i := range maxStatic + 1 {
+		static += fmt.Sprintf("/s%d/ = static\n", i)
+	}
+	if _, err := s.App("blog", AppOptions{Source: []byte(static)}); err == nil || !strings.Contains(err.Error(), "/s100/: is one of more than 100") {
+		t.Errorf("directories without end: %.200v", err)
+	}
 	many := "[env]\nbig=" + strings.Repeat("x", 100000) + "\n"
 	for i := range 4000 {
 		many += fmt.Sprintf("k%d=${big}\n", i)

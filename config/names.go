@@ -284,6 +284,10 @@ func checkURLPath(p, written string) error {
 	return nil
 }
 
+// maxStatic is how many directories of an app the web server is told of. Each is
+// mapped file by file at every start.
+const maxStatic = 100
+
 func parseStatic(url, value string) (Static, error) {
 	s := Static{URL: url}
 	if !strings.HasPrefix(url, "/") || !strings.HasSuffix(url, "/") {

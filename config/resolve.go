@@ -283,7 +283,11 @@ func (s *Site) resolveApp(a *App, errs *Errors) {
 	a.Keep = value(t, "app", "keep", parseNumber(1, 1000))
 	a.Env = t.variables("env")
 	a.BuildEnv = t.variables("build_env")
-	for _, url := range a.Keys("static") {
+	for i, url := range a.Keys("static") {
+		if i == maxStatic {
+			t.fail("static", url, fmt.Errorf("is one of more than %d\nmap a directory that holds several", maxStatic))
+			break
+		}
 		a.Static = append(a.Static, value(t, "static", url, func(s string) (Static, error) { return parseStatic(url, s) }))
 	}
 	a.Health = Health{

@@ -99,8 +99,12 @@ func (op *operation) shareStatic(a *config.App, rec *Record) error {
 	}
 	src := filepath.Join(rec.Source, filepath.FromSlash(rec.Root))
 	dst := filepath.Join(op.dir, staticName)
-	made := false
+	made, mapped := false, map[string]bool{}
 	for _, s := range statics(a, rec) {
+		if !s.Data && mapped[s.Path] {
+			continue // at another URL too
+		}
+		mapped[s.Path] = mapped[s.Path] || !s.Data
 		if s.Data {
 			if gid < 0 {
 				continue

@@ -132,6 +132,7 @@ func TestSetup(t *testing.T) {
 			{"server", "systemctl mask --runtime scotch 2>&1; systemctl kill --kill-whom=main -s KILL scotch; systemctl stop scotch", "gone and has left", "systemctl unmask --runtime scotch 2>&1; systemctl start scotch"},
 			{"users", "gpasswd -a scotch www-data", `in the group "www-data"`, "gpasswd -d scotch www-data"},
 			{"permissions", "chmod 755 /var/local/scotch/blog/current/run", "nginx (group www-data) alone", "chmod 2750 /var/local/scotch/blog/current/run"},
+			{"permissions", "ln -s /run/other.sock /var/local/scotch/blog/current/run/other.sock", "a link in the place of its socket", "rm /var/local/scotch/blog/current/run/other.sock"},
 			{"permissions", "chmod o-x /var/lib/scotch", "can't get through /var/lib/scotch", "chmod o+x /var/lib/scotch"},
 			{"permissions", "mv /var/log/scotch /var/log/away", "/var/log/scotch is missing", "mv /var/log/away /var/log/scotch"},
 			{"packages", "mv /usr/bin/git /usr/bin/git-away", "missing: git", "mv /usr/bin/git-away /usr/bin/git"},

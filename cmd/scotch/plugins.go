@@ -118,7 +118,7 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 		Limits: git.Limits{Object: site.Server.MaxObject, Files: site.Server.MaxFiles, Source: site.Server.MaxSource,
 			Memory: site.Server.PushMemory, CPU: site.Server.PushCPU},
 		User: gitUser(site), FetchEnv: fetchEnv(site),
-		Keys: filepath.Join(site.Paths.Configuration, "keys"), Run: filepath.Join(site.Paths.Run, "keys"),
+		Keys: filepath.Join(site.Paths.Configuration, "keys"), Run: loans(site),
 	})
 	p.toolchain = python.New(p.runner, python.Options{
 		Path:   os.Getenv("PATH"),
@@ -202,6 +202,16 @@ func installerCache(site *config.Site, a *config.App) string {
 		return ""
 	}
 	return dir
+}
+
+// loans is where the agents of deploy keys are while a build runs. The app's user
+// writes there: in system mode it is not below /run, which is memory that all of
+// the machine needs some of.
+func loans(site *config.Site) string {
+	if site.Mode == "standalone" {
+		return filepath.Join(site.Paths.Run, "keys")
+	}
+	return filepath.Join(site.Paths.Instances, ".keys")
 }
 
 // downloadEnv is what uv finds in its environment when it downloads an

@@ -161,6 +161,13 @@ func (m *Machine) checkSockets(f *findings, apps []string) {
 		if err != nil {
 			continue // nothing is live
 		}
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if e.Type()&fs.ModeSymlink != 0 && strings.HasSuffix(e.Name(), ".sock") {
+				to, _ := os.Readlink(filepath.Join(dir, e.Name()))
+				f.wrong("find out why its code does that, then: restart "+app, "%s has put a link in the place of its socket, to %q: nginx asks that in its name", app, to)
+			}
+		}
 		st := fi.Sys().(*syscall.Stat_t)
 		if fi.Mode().Perm() != 0o750 || strconv.Itoa(int(st.Gid)) != web.Gid {
 			f.wrong("restart "+app, "%s is not for %s and nginx (group %s) alone: it is mode %04o, group %d", dir, a.User, group, fi.Mode().Perm(), st.Gid)

@@ -3,10 +3,14 @@ package python
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"scotch/config"
+	"scotch/deployer"
 )
 
 // A build left a pipe where its cache was, and the deploy waited for the other end.
@@ -38,5 +42,31 @@ func TestHostileCache(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("it waits")
+	}
+}
+
+// What a build wrote into the metadata of packages was read whole, and kept with the
+// release.
+func TestInstalledByAHostileBuild(t *testing.T) {
+	dir := t.TempDir()
+	list := func(metadata string, size int64) ([]string, error) {
+		t.Helper()
+		meta := filepath.Join(dir, "lib/python3.11/site-packages/evil-1.dist-info/METADATA")
+		if err := os.MkdirAll(filepath.Dir(meta), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(meta, []byte(metadata), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(meta, max(size, int64(len(metadata)))); err != nil {
+			t.Fatal(err)
+		}
+		return installed(deployer.InstallRequest{App: &config.App{Name: "blog"}, Dir: dir})
+	}
+	if got, err := list("Name: evil\nVersion: 1\n\n", 15<<20); err != nil || !slices.Equal(got, []string{"evil==1"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := list("Name: evil\nVersion: "+strings.Repeat("1", 1000)+"\n\n", 0); err == nil {
+		t.Errorf("%d bytes", len(got[0]))
 	}
 }

@@ -15,8 +15,8 @@ import (
 )
 
 var (
-	distName    = pattern(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-	distVersion = pattern(`^[A-Za-z0-9][A-Za-z0-9.!+_-]*$`)
+	distName    = pattern(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
+	distVersion = pattern(`^[A-Za-z0-9][A-Za-z0-9.!+_-]{0,199}$`)
 	commitName  = pattern(`^[A-Za-z0-9][A-Za-z0-9._:-]*$`)
 )
 
@@ -57,9 +57,12 @@ func installed(r deployer.InstallRequest) ([]string, error) {
 				default:
 					continue
 				}
-				b, err := s.read(meta)
+				b, err := s.start(meta, maxMetadata)
 				if err != nil {
 					return nil, fmt.Errorf("list what was installed: %w", err)
+				}
+				if len(out) == maxRequirements {
+					return nil, fmt.Errorf("list what was installed: more than %d packages", maxRequirements)
 				}
 				name, version := header(string(b), "Name"), header(string(b), "Version")
 				if !distName().MatchString(name) || !distVersion().MatchString(version) {
@@ -85,6 +88,10 @@ func installed(r deployer.InstallRequest) ([]string, error) {
 	slices.SortFunc(out, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
 	return slices.Compact(out), nil
 }
+
+// maxMetadata is how much of a package's metadata is read, bytes: a description
+// may follow, and a build may have made it as long and as often as it likes.
+const maxMetadata = 64 << 10
 
 // header returns a field of the part of a message before its body.
 func header(s, name string) string {
@@ -119,7 +126,7 @@ type directURL struct {
 
 // origin says where a package comes from that is not from an index; "" for all others.
 func origin(s source, dir string, r deployer.InstallRequest, secret []string) (string, error) {
-	b, err := s.read(dir + "/direct_url.json")
+	b, err := s.start(dir+"/direct_url.json", maxMetadata)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	} else if err != nil {

@@ -25,6 +25,11 @@ func openSource(dir string) (source, error) {
 // read returns a regular file. Whatever else has the name, and a link that
 // leaves the tree, is an error; nothing is fs.ErrNotExist.
 func (s source) read(name string) ([]byte, error) {
+	return s.start(name, maxFile)
+}
+
+// start is read of the first bytes of a file.
+func (s source) start(name string, most int64) ([]byte, error) {
 	// O_NONBLOCK: a build may have left a named pipe here.
 	f, err := s.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -41,7 +46,7 @@ func (s source) read(name string) ([]byte, error) {
 	if info.Size() > maxFile {
 		return nil, fmt.Errorf("%q in the source is larger than %d MB", name, maxFile>>20)
 	}
-	return io.ReadAll(io.LimitReader(f, maxFile))
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // text is read for who asks whether something is there.
