@@ -35,6 +35,7 @@ type complaints struct {
 	tail []byte     // a word may come in two pieces
 	// What was found.
 	memory, cpu bool
+	notTaken    bool // git says to the client that the pack could not be unpacked
 }
 
 func (c *complaints) Write(b []byte) (int, error) {
@@ -48,6 +49,10 @@ func (c *complaints) Write(b []byte) (int, error) {
 	// die() of git's wrapper.c, its child's end by SIGXCPU or SIGKILL (run-command.c).
 	c.memory = c.memory || bytes.Contains(text, []byte("out of memory")) || bytes.Contains(text, []byte("unable to create thread"))
 	c.cpu = c.cpu || bytes.Contains(text, []byte("died of signal 9")) || bytes.Contains(text, []byte("died of signal 24"))
+	// "unpack ok", or why not: gitprotocol-pack(5), "Report Status".
+	if _, report, ok := bytes.Cut(text, []byte("unpack ")); ok && bytes.Contains(report, []byte("\n")) {
+		c.notTaken = c.notTaken || !bytes.HasPrefix(report, []byte("ok\n"))
+	}
 	if n := len(c.tail) - 64; n > 0 {
 		c.tail = append(c.tail[:0], c.tail[n:]...)
 	}
@@ -61,11 +66,18 @@ func (l Limits) exceeded(c *complaints) string {
 	defer c.mu.Unlock()
 	switch {
 	case c.memory:
-		return fmt.Sprintf("git needs more memory to unpack the push than the %d MB that it gets here\nan object of it, or the chain of changes that one is made of, is too large: keep large files out of the repository, or have an admin raise [server] push_memory", l.memory()>>20)
+		return fmt.Sprintf("git needs more memory to unpack the push than the %s that it gets here\nan object of it, or the chain of changes that one is made of, is too large: keep large files out of the repository, or have an admin raise [server] push_memory", inBytes(int64(l.memory())))
 	case c.cpu:
 		return fmt.Sprintf("git was ended while it unpacked the push: it may use the processor for %s\npush a part of the history first, or have an admin raise [server] push_cpu", time.Duration(l.cpu())*time.Second)
 	}
 	return ""
+}
+
+// refusedPack tells whether git has not taken a pack in, for whatever reason.
+func (c *complaints) refusedPack() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.notTaken
 }
 
 func firstLine(s string) string {

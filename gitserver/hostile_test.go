@@ -180,7 +180,7 @@ func TestFloodOfPushedBytes(t *testing.T) {
 	packObjectHead(head, 3, uint64(2*limit))
 	said := f.raw("blog", "", io.MultiReader(strings.NewReader("0000"), head, r))
 	r.Close()
-	if !strings.Contains(said, "scotch: the push is larger than the "+fmt.Sprint(limit>>20)+" MB that this server takes") {
+	if !strings.Contains(said, "scotch: the push is larger than the "+inBytes(limit)+" that this server takes") {
 		t.Errorf("%q", said)
 	}
 	if heap.Load() > 100<<20 {

@@ -59,9 +59,22 @@ func (p *pushed) refused() string {
 		return *s
 	}
 	if n := p.total.Load(); p.maxBytes > 0 && n > p.maxBytes {
-		return fmt.Sprintf("the push is larger than the %d MB that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push", p.maxBytes>>20)
+		return fmt.Sprintf("the push is larger than the %s that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push", inBytes(p.maxBytes))
 	}
 	return ""
+}
+
+// inBytes words a limit as its key is written: k is 1024.
+func inBytes(n int64) string {
+	switch {
+	case n%(1<<30) == 0:
+		return fmt.Sprintf("%d GB", n>>30)
+	case n >= 10<<20 || n%(1<<20) == 0:
+		return fmt.Sprintf("%d MB", n>>20)
+	case n >= 10<<10 || n%(1<<10) == 0:
+		return fmt.Sprintf("%d kB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
 }
 
 func (p *pushed) Read(b []byte) (int, error) {

@@ -207,7 +207,11 @@ func (s *session) push(ctx, base context.Context, r *receipt) int {
 	}
 	if why != "" {
 		s.log.Infof("push refused: %s", firstLine(why))
-		fmt.Fprintf(s.Stderr(), "scotch: %s\n", why)
+		s.fail(1, errors.New(why))
+	} else if said.refusedPack() {
+		// The pusher has git's own words.
+		why = "git did not take the pack in"
+		s.said = why
 	}
 	if err != nil {
 		var exit *exec.ExitError
@@ -219,6 +223,10 @@ func (s *session) push(ctx, base context.Context, r *receipt) int {
 	}
 	s.Exit(status)
 	handler.Wait()
+	if why != "" {
+		// git's own status is 0 where it could tell the client.
+		return max(status, 1)
+	}
 	return status
 }
 

@@ -2,6 +2,7 @@ package gitserver
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	gossh "golang.org/x/crypto/ssh"
@@ -153,5 +154,38 @@ func TestIdleConnectionsOfOneKeyMakeRoom(t *testing.T) {
 	}
 	if _, err := busy.SendRequest("keepalive@openssh.com", true, nil); err != nil {
 		t.Errorf("the connection with a command was closed: %v", err)
+	}
+}
+
+// A push that git itself did not take was a push that went well in the audit log:
+// no ref came to the hooks, and git's own exit status was 0.
+func TestPushThatGitRefusesIsRecordedSo(t *testing.T) {
+	t.Parallel()
+	records := make(recorded, 10)
+	f := start(t, func(f *fixture) { f.Server.Git.MaxObjects, f.Audit = 50, records })
+	f.app("blog")
+	for want, pack := range map[string]string{
+		"the push brings 51 objects, more than the 50": packHead(51).String(),
+		"git did not take the pack in":                 packHead(1).String() + "no object",
+	} {
+		f.raw("blog", "", strings.NewReader("0000"+pack))
+		if e := wait(t, "the record", records); e.Result != audit.Denied || e.Status != 1 || !strings.HasPrefix(e.Reason, want) || len(e.Refs) != 0 {
+			t.Errorf("%s: %+v", want, e)
+		}
+	}
+	f.commit()
+	f.git("alice", "push", f.url("blog"), "main").ok()
+	if e := wait(t, "the record", records); e.Result != audit.OK || e.Reason != "" {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestLimitsAreWordedAsTheirKeys(t *testing.T) {
+	for n, want := range map[int64]string{
+		700: "700 bytes", 1 << 10: "1 kB", 200 << 10: "200 kB", 3 << 19: "1536 kB", 1 << 20: "1 MB", 100<<20 + 7: "100 MB", 1 << 30: "1 GB", 5 << 28: "1280 MB",
+	} {
+		if got := inBytes(n); got != want {
+			t.Errorf("%d: %q, not %q", n, got, want)
+		}
 	}
 }
