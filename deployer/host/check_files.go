@@ -113,9 +113,7 @@ func (m *Machine) checkPermissions(_ context.Context, f *findings) {
 		secrets = append(secrets, filepath.Join(s.Paths.AppsEnabled, app+".cfg"))
 	}
 	for _, path := range secrets {
-		if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
-			f.wrong("chmod 600 "+path, "%s can be read by others (mode %04o)", path, fi.Mode().Perm())
-		}
+		checkSecret(f, path)
 	}
 	for _, path := range append(slices.Clone(s.Files), s.Server.AuthorizedKeys, m.serverProgram()) {
 		if fi, err := os.Stat(path); err == nil && (owner(fi) != 0 || fi.Mode().Perm()&0o022 != 0) {
@@ -127,8 +125,22 @@ func (m *Machine) checkPermissions(_ context.Context, f *findings) {
 	}
 }
 
-// checkPrivate is checkPermissions where everything is one user's.
+func checkSecret(f *findings, path string) {
+	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
+		f.wrong("chmod 600 "+path, "%s can be read by others (mode %04o)", path, fi.Mode().Perm())
+	}
+}
+
+// checkPrivate is checkPermissions where everything is one user's. Whether others
+// get as far as to its files is not asked: with a host key that they could read no
+// server starts.
 func (m *Machine) checkPrivate(_ context.Context, f *findings) {
+	checkSecret(f, m.Site.Server.HostKey)
+	for _, path := range append(slices.Clone(m.Site.Files), m.Site.Server.AuthorizedKeys) {
+		if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o022 != 0 {
+			f.wrong("chmod go-w "+path, "%s can be changed by others (mode %04o)", path, fi.Mode().Perm())
+		}
+	}
 	if dir := OpenToOthers(m.Site); dir != "" {
 		f.note("chmod 700 "+dir, "other users of this machine may read what is in %s: sources, data, logs", dir)
 	}
