@@ -29,6 +29,10 @@ being done to them now, what is wrong with those that are not well, and the next
 			if asJSON {
 				return printJSON(s.stdout, list)
 			}
+			if len(list) == 0 && !access.May(s.who, access.VerbCreate, "") {
+				fmt.Fprintln(s.stderr, "no app here is yours yet; ask an admin of this server for one")
+				return nil
+			}
 			if len(list) == 0 {
 				fmt.Fprintf(s.stderr, "no apps yet; the first push makes one: git remote add scotch %s\n", s.srv.remote("NAME"))
 				return nil

@@ -195,10 +195,21 @@ Every command but serve and setup works here and over ssh, with the same words:
 func unknownCommand(parent *cobra.Command, name string) error {
 	of := strings.TrimPrefix(parent.CommandPath(), "scotch")
 	text := fmt.Sprintf("there is no command %q", strings.TrimSpace(of+" "+name))
+	// Of three letters two wrong ones are another word: "scp" is no slip of "stop".
+	parent.SuggestionsMinimumDistance = min(2, max(1, len(name)/2))
 	if near := parent.SuggestionsFor(name); len(near) > 0 {
 		text += fmt.Sprintf("\ndid you mean %q?", strings.TrimSpace(of+" "+near[0]))
 	}
 	return fmt.Errorf("%s\n%q lists the commands", text, "scotch help"+of)
+}
+
+// noArguments is cobra.NoArgs, which would call "blog" in "list blog" an unknown
+// command.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q takes flags only, not %q", strings.TrimPrefix(cmd.CommandPath(), "scotch "), args[0])
+	}
+	return nil
 }
 
 // add puts a command into the tree, behind the check of who may run it. In a
@@ -209,7 +220,7 @@ func (s *session) add(parent, cmd *cobra.Command, r rights) {
 	}
 	work, check := cmd.RunE, cmd.Args
 	if check == nil {
-		check = cobra.NoArgs
+		check = noArguments
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
@@ -265,6 +276,8 @@ func (s *session) allow(r rights, args []string) error {
 				can = "push to"
 			}
 			return fmt.Errorf("your key may %s %q and not do this\nask an admin of this server", can, app)
+		case r.verb == access.VerbCreate: // said of an app that is there and of one that is not
+			return s.notForRole()
 		default:
 			return noSuchApp(app)
 		}
@@ -275,9 +288,13 @@ func (s *session) allow(r rights, args []string) error {
 	// --all is about the apps that the key holds for: each finds them.
 	someApp := func(app string) bool { return access.May(s.who, r.verb, app) }
 	if r.apps != allApps || !slices.ContainsFunc(s.who.Apps, someApp) {
-		return fmt.Errorf("your key (%s) may not do this: its role is %q\nask an admin of this server", s.who.Name, s.who.Role)
+		return s.notForRole()
 	}
 	return nil
+}
+
+func (s *session) notForRole() error {
+	return fmt.Errorf("your key (%s) may not do this: its role is %q\nask an admin of this server", s.who.Name, s.who.Role)
 }
 
 // hasApp tells whether an app has a file, also one with mistakes in it.
