@@ -101,6 +101,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	// make's BENCH_SIZE, or a word that lost its flag, would measure everything.
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%q is no flag; to pick measurements: -run %[1]q", flags.Arg(0))
+	}
+	if !(*size > 0 && *size <= 100) {
+		return fmt.Errorf("BENCH_SIZE (-size) is a number above 0, at most 100, not %v", *size)
+	}
 	ctx, cancel := context.WithTimeout(ctx, *most)
 	defer cancel()
 	if *list {
