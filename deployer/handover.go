@@ -51,7 +51,8 @@ func OwnedByAnother(a *config.App, dir string) bool {
 
 // sameUser refuses to run a release's files as a user who can't read them.
 func (op *operation) sameUser(a *config.App, rec *Record) error {
-	if a.User == "" || readable(a, rec.Source) && (rec.Venv == "" || readable(a, rec.Venv)) {
+	// A virtualenv that is gone is nobody's: a rebuild makes it anew.
+	if a.User == "" || readable(a, rec.Source) && (rec.Venv == "" || !isThere(rec.Venv) || readable(a, rec.Venv)) {
 		return nil
 	}
 	was := "another user"

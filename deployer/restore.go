@@ -23,64 +23,80 @@ func (d *Deployer) Restore(ctx context.Context, app, from string, by Actor, out 
 		return err
 	}
 	running, err := d.restore(ctx, app, from)
-	if err != nil {
+	if err != nil || running == nil {
 		return err
 	}
-	if !running {
-		return nil
-	}
-	if err := d.Restart(ctx, app, by, out); err != nil {
+	if err := d.again(ctx, running, by, out); err != nil {
 		return fmt.Errorf("%s is back, and does not run: %w", app, err)
 	}
 	return nil
 }
 
-// restore moves the app's parts back, and tells whether one was live.
-func (d *Deployer) restore(ctx context.Context, app, from string) (live bool, err error) {
+// again starts what was live. What lay outside the app's directory was removed,
+// because a deploy makes it anew.
+func (d *Deployer) again(ctx context.Context, live *Record, by Actor, out io.Writer) error {
+	switch {
+	case !isThere(live.Source):
+		fmt.Fprintf(out, "its source went with it: v%d is deployed again\n", live.Release)
+		_, err := d.DeployRef(ctx, Request{App: live.App, Ref: releaseRef(live.Release), By: by}, out)
+		return err
+	case live.Venv != "" && damagedVenv(live.Venv):
+		fmt.Fprintln(out, "its virtualenv went with it, and is made anew")
+		return d.Rebuild(ctx, live.App, by, out)
+	}
+	return d.Restart(ctx, live.App, by, out)
+}
+
+// restore moves the app's parts back, and returns what was live and is to run,
+// nil for nothing.
+func (d *Deployer) restore(ctx context.Context, app, from string) (live *Record, err error) {
 	leave, err := d.turn(ctx, app, "bringing it back")
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer leave()
 	file, err := d.site.AppFile(app)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if isThere(file) {
-		return false, &RefusedError{Reason: fmt.Sprintf("app %q exists already", app), Hint: "its file is " + file}
+		return nil, &RefusedError{Reason: fmt.Sprintf("app %q exists already", app), Hint: "its file is " + file}
 	}
 	x, err := d.findDestroyed(app, from)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	l := d.layout(app)
 	moves, err := d.movesBack(app, x, file, l)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if err := d.mayComeBack(ctx, app, moves); err != nil {
-		return false, err
+		return nil, err
 	}
 	for _, m := range moves {
 		if m.to == l.dir {
 			// What a next start would finish.
 			if err := d.files.Remove("restore-app", filepath.Join(m.from, destructionName)); err != nil {
-				return false, err
+				return nil, err
 			}
 		}
 		if err := d.files.Rename("restore-app", m.from, m.to); err != nil {
-			return false, fmt.Errorf("bringing %q back: %w\nthe rest of it is untouched; mend that and try again", m.to, err)
+			return nil, fmt.Errorf("bringing %q back: %w\nthe rest of it is untouched; mend that and try again", m.to, err)
 		}
 	}
 	rec, err := l.live()
 	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	// A stopped app answers with its page again once it is started.
-	return !isThere(l.stopped()) && (rec.Plan == nil || rec.Plan.runs()), nil
+	if isThere(l.stopped()) || rec.Plan != nil && !rec.Plan.runs() {
+		return nil, nil
+	}
+	return rec, nil
 }
 
 func (d *Deployer) findDestroyed(app, from string) (putAwayApp, error) {
