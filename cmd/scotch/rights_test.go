@@ -214,7 +214,12 @@ func (p *person) try(command string, d decision) {
 		switch {
 		case d.kind == anApp && !p.may(access.Read, app):
 			refusal = named(notYours)
+			if command == "create" { // there or not, what is wanting is the role
+				refusal = notYou
+			}
 			answers[app] = strings.ReplaceAll(out, app, "APP")
+		case d.kind == anApp && !p.may(d.least, app) && app == "ghost" && command == "create":
+			refusal = notYou
 		case d.kind == anApp && !p.may(d.least, app) && app == "ghost":
 			refusal = named(notYours)
 		case d.kind == anApp && !p.may(d.least, app):
