@@ -36,6 +36,9 @@ type Detached struct {
 // their logs.
 const keepRuns = 20
 
+// maxRuns is how many of an app may be under way: each has all of its [limits].
+const maxRuns = 20
+
 // detachedGrace is how long a detached command that is cancelled gets.
 const detachedGrace = 10 * time.Second
 
@@ -59,6 +62,15 @@ func (d *Deployer) Detach(o OneOff) (int, error) {
 	defer d.work.Done()
 	d.runsLock.Lock()
 	defer d.runsLock.Unlock()
+	d.mu.Lock()
+	underWay := len(d.state(o.App).runs)
+	d.mu.Unlock()
+	if underWay >= maxRuns {
+		return 0, &RefusedError{
+			Reason: fmt.Sprintf("%d detached commands of %q are under way, and no more may be at a time", underWay, o.App),
+			Hint:   fmt.Sprintf("%s ps %s lists them, and cancel %s --run N ends one", d.SSH, o.App, o.App),
+		}
+	}
 	l := d.layout(o.App)
 	if err := d.files.MkdirAll("make-runs", l.runs(), d.site.DirMode); err != nil {
 		return 0, err

@@ -90,6 +90,9 @@ func TestHostile(t *testing.T) {
 			t.Errorf("processes outlive the app's stop:\n%s", left)
 		}
 		m.sh(`scotch destroy evil --force --purge 2>&1`)
+		if left := m.sh(`find / -path /proc -prune -o -path /sys -prune -o -user scotch-evil -print; ls -d /var/lib/systemd/linger/* /run/user/$(id -u scotch-evil) 2>/dev/null || true`); left != "" {
+			t.Errorf("what is left of it:\n%s", left)
+		}
 		if now := state(); now != was {
 			t.Errorf("what is not the app's has changed:\n%s", difference(was, now))
 		}
