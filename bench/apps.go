@@ -13,9 +13,11 @@ import (
 // among is a server with a number of other apps, and what was measured on it.
 type among struct {
 	*world
-	others                               int
-	p                                    *project
-	deploy, list, start, domains, memory sample
+	others                         int
+	p                              *project
+	deploy, list, firstList, start sample
+	domains, byHand, nginx         sample
+	memory                         sample
 }
 
 // apps measures what other apps on a server cost: servers with none, 10, 100 and
@@ -66,7 +68,11 @@ func apps(ctx context.Context, b *bench) (err error) {
 	for _, s := range servers[1:] {
 		b.add(row{What: fmt.Sprintf("list, %d other apps", s.others), Unit: "s", Peer: "none", Floor: &none.list, Ours: &s.list})
 		b.add(row{What: fmt.Sprintf("start of the server until it is ready, %d other apps", s.others), Unit: "s", Peer: "none", Floor: &none.start, Ours: &s.start})
-		b.add(row{What: fmt.Sprintf("new domain (nginx tests and reloads), %d other apps", s.others), Unit: "s", Peer: "none", Floor: &none.domains, Ours: &s.domains})
+		b.add(row{What: fmt.Sprintf("the first list after it, %d other apps", s.others), Unit: "s", Peer: "none", Floor: &none.firstList, Ours: &s.firstList})
+	}
+	for _, s := range servers {
+		b.add(row{What: fmt.Sprintf("new domain, %d other apps", s.others), Unit: "s", Peer: "boot + nginx by hand", Floor: &s.byHand, Ours: &s.domains})
+		b.add(row{What: fmt.Sprintf("of the floor: nginx -t, nginx -s reload, new workers, %d other apps", s.others), Unit: "s", Peer: "none", Floor: &none.nginx, Ours: &s.nginx})
 	}
 	return b.atOnce(ctx, none)
 }
@@ -135,6 +141,14 @@ func (s *among) round(ctx context.Context, i int) error {
 	if err := s.settle(ctx, "blog"); err != nil {
 		return err
 	}
+	nginx, err := s.reloadByHand(ctx)
+	if err != nil {
+		return err
+	}
+	boot, err := s.bootByHand(ctx, "blog")
+	if err != nil {
+		return err
+	}
 	memory := resident(s.server.Process.Pid)
 	if err := s.end(syscall.SIGTERM); err != nil {
 		return err
@@ -144,13 +158,21 @@ func (s *among) round(ctx context.Context, i int) error {
 		return err
 	}
 	start := time.Since(begin)
+	begin = time.Now()
+	if _, err := s.scotch(ctx, "list"); err != nil {
+		return err
+	}
+	firstList := time.Since(begin)
 	if i == 0 {
 		return nil
 	}
 	s.deploy.took(took)
 	s.list.took(list)
 	s.start.took(start)
+	s.firstList.took(firstList)
 	s.domains.took(domains)
+	s.nginx.took(nginx)
+	s.byHand.took(nginx + boot)
 	s.memory.add(memory)
 	return nil
 }
