@@ -307,6 +307,10 @@ func (a stamp) same(b stamp) bool {
 	return a.info != nil && a.path == b.path && a.size == b.size && a.when.Equal(b.when) && os.SameFile(a.info, b.info)
 }
 
+// ReadApps reads what a deploy compares an app's directories with, the files of
+// all apps, so that the first one need not.
+func (s *Site) ReadApps() { s.neighbours.all(s) }
+
 // all returns the apps that have a file, sorted by name.
 func (n *neighbours) all(s *Site) []neighbour {
 	n.mu.Lock()

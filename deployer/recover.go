@@ -136,6 +136,13 @@ func (d *Deployer) Start(ctx context.Context) error {
 			}
 		}
 	}()
+	// The first list and the first deploy need not wait for hundreds of files.
+	d.watchers.Add(1)
+	go func() {
+		defer d.watchers.Done()
+		d.site.ReadApps()
+		d.List() // what is wrong is for who asks
+	}()
 	return nil
 }
 
