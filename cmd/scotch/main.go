@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"scotch/deployer/direct"
 	"scotch/deployer/systemd"
 	"scotch/hooks"
 )
@@ -45,6 +46,10 @@ func run(argv []string) int {
 	// What systemd starts becomes the program of an app.
 	if len(argv) == 2 && argv[1] == systemd.Arg {
 		return systemd.Child()
+	}
+	// As does what bubblewrap starts elsewhere.
+	if len(argv) == 2 && argv[1] == direct.Arg {
+		return direct.Child()
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)

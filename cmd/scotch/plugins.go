@@ -148,17 +148,31 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 type runner struct {
 	deployer.Runner
 	Mark func() []string
+	box  *direct.Box // nil where something else confines apps, or nothing is to
 }
 
-// newRunner is systemd's in system mode where it can be had. The server's own
-// commands, short and many, are started directly in any case.
+// newRunner is systemd's in system mode where it can be had; elsewhere bubblewrap
+// confines apps, where that can be had. The server's own commands, short and many,
+// are started directly in any case.
 func newRunner(site *config.Site) (runner, error) {
-	own := direct.New(site.Paths.Run, direct.Options{})
-	if site.Mode == "standalone" || !systemd.Here() {
-		return runner{own, own.Mark}, nil
+	if site.Mode == "standalone" || os.Geteuid() != 0 {
+		own := direct.New(site.Paths.Run, direct.Options{})
+		return runner{own, own.Mark, nil}, nil
 	}
-	units, err := systemd.New(site.Paths.Run, systemd.Options{Own: own, Hidden: hidden(site)})
-	return runner{units, own.Mark}, err
+	if systemd.Here() {
+		own := direct.New(site.Paths.Run, direct.Options{})
+		units, err := systemd.New(site.Paths.Run, systemd.Options{Own: own, Hidden: hidden(site)})
+		return runner{units, own.Mark, nil}, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return runner{}, fmt.Errorf("find this program: %w", err)
+	}
+	box := &direct.Box{
+		Hidden: hidden(site), Scratch: filepath.Join(site.Paths.Instances, ".private"), Program: self, Path: os.Getenv("PATH"),
+	}
+	own := direct.New(site.Paths.Run, direct.Options{Box: box})
+	return runner{own, own.Mark, box}, nil
 }
 
 // hidden is what no app has any business with: keys, other apps' files of

@@ -128,6 +128,11 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	if err != nil {
 		return err
 	}
+	if p.runner.box != nil {
+		if err := p.runner.box.Try(); err != nil {
+			log.Warnf("builds and apps are confined by their users and modes alone: %v", err)
+		}
+	}
 	seen, err := newObservers(site, p.runner, log)
 	if err != nil {
 		return err

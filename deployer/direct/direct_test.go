@@ -31,8 +31,17 @@ const path = "PATH=/usr/local/bin:/usr/bin:/bin"
 const helper = "DIRECT_TEST_SERVER"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(helper) != "" {
-		if err := server(os.Args[1], os.Args[2]); err != nil {
+	if len(os.Args) == 2 && os.Args[1] == direct.Arg {
+		os.Exit(direct.Child())
+	}
+	if how := os.Getenv(helper); how != "" {
+		err := error(nil)
+		if how == "box" {
+			err = boxServer(os.Args[1], os.Args[2], os.Args[3])
+		} else {
+			err = server(os.Args[1], os.Args[2])
+		}
+		if err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}

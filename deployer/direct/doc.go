@@ -25,6 +25,13 @@
 // and end faster than they are looked at can outrun that; a namespace of processes
 // can't be outrun.
 //
+// # Boxes
+//
+// Where Options have a Box, what works for an app and runs as another user is
+// started by bubblewrap, which gives it a view of the machine of its own. The
+// leader of the family is the process in the box; bubblewrap stays beside it, for
+// its status.
+//
 // # What survives
 //
 // Processes of Start write to a file, never to a pipe, and do not notice the

@@ -53,7 +53,7 @@ func (r *Runner) Start(p deployer.Process) (deployer.Running, error) {
 	defer log.Close()
 	ch, err := r.spawn(spawn{
 		args: p.Args, dir: p.Dir, env: p.Env, user: p.User, group: p.Group, umask: p.Umask,
-		record: p.Record, files: []*os.File{null, log, log},
+		record: p.Record, files: []*os.File{null, log, log}, app: true, writes: p.Writes,
 	})
 	if err != nil {
 		return nil, err
@@ -62,6 +62,7 @@ func (r *Runner) Start(p deployer.Process) (deployer.Running, error) {
 		ch.family.signal(unix.SIGKILL)
 		r.end(ch.family, 0, nil)
 		ch.process.Wait()
+		os.RemoveAll(ch.record.Private)
 		ch.release()
 		return nil, fmt.Errorf("record the process of %s: %w", p.Name, err)
 	}
@@ -117,7 +118,7 @@ func (r *Runner) watch(p *running) *running {
 		if p.child != nil {
 			var state *os.ProcessState
 			if state, err = p.child.process.Wait(); err == nil {
-				err = endedIn(state)
+				err = endedIn(state, p.child.box != nil)
 			}
 		} else if err == nil {
 			err = errors.New("ended; how is not known, an earlier server started it")
@@ -128,13 +129,16 @@ func (r *Runner) watch(p *running) *running {
 		p.err = err
 		p.rec.remove(p.path)
 		os.Remove(p.note)
+		if p.rec.Private != "" {
+			os.RemoveAll(p.rec.Private) // what fails is swept by the next server
+		}
 		p.pidfd.Close()
 	}()
 	return p
 }
 
-func endedIn(state *os.ProcessState) error {
-	err := exitError("", state)
+func endedIn(state *os.ProcessState, boxed bool) error {
+	err := exitError("", state, boxed)
 	var exit *deployer.ExitError
 	switch {
 	case !errors.As(err, &exit):

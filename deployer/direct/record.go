@@ -20,7 +20,9 @@ type record struct {
 	Record string    `json:"record,omitempty"` // for Start: Process.Record
 	Stamp  stamp     `json:"stamp,omitempty"`
 	User   int       `json:"user,omitempty"` // its number; 0 where the family may be anybody
-	Args   []string  `json:"args"`
+	// Private is the directory of its box, to be removed when it has ended.
+	Private string   `json:"private,omitempty"`
+	Args    []string `json:"args"`
 }
 
 func (r *Runner) family(rec record) family {

@@ -29,6 +29,10 @@ type Options struct {
 	Interrupt time.Duration // between SIGINT and SIGTERM; 0 is 5 s
 	Terminate time.Duration // between SIGTERM and SIGKILL; 0 is 5 s
 	Grace     time.Duration // for processes whose own Grace is 0; 0 is 10 s
+
+	// Box is for what works for an app and runs as another user than the server;
+	// nil: such a process sees what its user sees.
+	Box *Box
 }
 
 // killed is how long the kernel gets to carry out a SIGKILL. A process that
@@ -88,7 +92,7 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	}
 	ch, err := r.spawn(spawn{
 		args: c.Args, dir: c.Dir, env: c.Env, user: c.User, group: c.Group, umask: c.Umask,
-		files: pipes.Files(), tty: c.TTY != nil, limits: rlimits(c.Each),
+		files: pipes.Files(), tty: c.TTY != nil, limits: rlimits(c.Each), app: c.App != "", writes: c.Writes,
 	})
 	pipes.Started()
 	if err != nil {
@@ -125,8 +129,12 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	}
 	// The leader has ended and is not reaped yet, so that its number, which is
 	// its group's and its session's too, can't be anybody else's.
+	// The box it was in ends all that is in it.
+	state, err := ch.waitBox()
 	left := r.end(ch.family, terminate, nil)
-	state, err := ch.process.Wait()
+	if ch.box == nil {
+		state, err = ch.process.Wait()
+	}
 	ch.release()
 	pipes.Finish()
 	switch {
@@ -137,7 +145,7 @@ func (r *Runner) Run(ctx context.Context, c deployer.Command) error {
 	case left != nil:
 		return fmt.Errorf("end what %s left running: %w", process.Name(c.Args), left)
 	}
-	return exitError(process.Name(c.Args), state)
+	return exitError(process.Name(c.Args), state, ch.box != nil)
 }
 
 // escalate ends a leader that still runs, and its family with it, with so much
@@ -167,14 +175,18 @@ func escalate(f family, exited <-chan error, interrupt, terminate time.Duration)
 	return false
 }
 
-// exitError is nil for an exit with 0.
-func exitError(name string, state *os.ProcessState) error {
+// exitError is nil for an exit with 0. bubblewrap exits, as a shell does, with 128
+// and the number where a signal ended what it waited for.
+func exitError(name string, state *os.ProcessState, boxed bool) error {
 	status, ok := state.Sys().(syscall.WaitStatus)
 	switch {
 	case state.Success():
 		return nil
 	case ok && status.Signaled():
 		return &deployer.ExitError{Name: name, Status: -1, Signal: unix.SignalName(status.Signal())}
+	}
+	if signal := unix.SignalName(syscall.Signal(state.ExitCode() - 128)); boxed && signal != "" {
+		return &deployer.ExitError{Name: name, Status: -1, Signal: signal}
 	}
 	return &deployer.ExitError{Name: name, Status: state.ExitCode()}
 }

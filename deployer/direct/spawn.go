@@ -26,15 +26,26 @@ type spawn struct {
 	files       []*os.File
 	limits      []rlimit
 	tty         bool // the first of files is the session's controlling terminal
+	app         bool // it works for one
+	writes      []string
 }
 
 // child is a process that this server started and has not reaped.
 type child struct {
-	process *os.Process
+	process *os.Process // where it is in a box: bubblewrap, which ends as it does
+	box     *boxed
 	pidfd   *process.PIDFD
 	family  family
 	record  record
 	note    string // file
+}
+
+// waitBox waits until a box, whose command has ended, is gone.
+func (c *child) waitBox() (*os.ProcessState, error) {
+	if c.box == nil {
+		return nil, nil
+	}
+	return c.box.shut()
 }
 
 // release lets go of everything but the process.
@@ -97,45 +108,54 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 	if umask == 0 {
 		umask = 0o022
 	}
-	var p *os.Process
-	own, err := r.stamps.on(func() (err error) {
-		p, err = startOnThread(path, s.args, attr, umask, cred != nil)
-		return err
-	})
-	if err != nil {
-		return fail(err)
-	}
-	if cred != nil {
-		confine(p.Pid)
-	}
-	c := &child{process: p}
-	abandon := func(err error) (*child, error) {
-		r.stamps.drop(own)
-		p.Kill()
-		p.Wait()
-		return fail(err)
-	}
-	if cred == nil {
-		if err := limit(p.Pid, s.limits); err != nil {
-			return abandon(err)
-		}
-	}
-	if c.pidfd, err = process.OpenPIDFD(p.Pid); err != nil {
-		return abandon(err)
-	}
-	st, err := readStat(p.Pid)
-	if err != nil {
-		c.pidfd.Close()
-		return abandon(err)
-	}
 	boot, err := bootID()
 	if err != nil {
-		c.pidfd.Close()
-		return abandon(err)
+		return fail(err)
 	}
-	c.record = record{PID: p.Pid, Start: st.start, Boot: boot, When: time.Now(), Run: token, Record: s.record, Stamp: own, Args: s.args}
+	c := &child{record: record{Boot: boot, When: time.Now(), Run: token, Record: s.record, Args: s.args}}
 	if cred != nil {
 		c.record.User = int(cred.Uid)
+	}
+	// From here on the number is no other process's.
+	pin := func(pid int) (err error) {
+		if c.pidfd, err = process.OpenPIDFD(pid); err != nil {
+			return err
+		}
+		st, err := readStat(pid)
+		if err != nil {
+			c.pidfd.Close()
+			return err
+		}
+		c.record.PID, c.record.Start = pid, st.start
+		return nil
+	}
+	if r.boxes(s, cred) {
+		if c.box, c.record.Stamp, err = r.box(s, path, token, cred, umask, pin); err != nil {
+			return fail(err)
+		}
+		c.process, c.record.Private = c.box.bwrap, c.box.private
+	} else {
+		c.record.Stamp, err = r.stamps.on(func() (err error) {
+			c.process, err = startOnThread(path, s.args, attr, umask, cred != nil, nil)
+			return err
+		})
+		if err != nil {
+			return fail(err)
+		}
+		if cred != nil {
+			confine(c.process.Pid)
+		} else {
+			err = limit(c.process.Pid, s.limits)
+		}
+		if err == nil {
+			err = pin(c.process.Pid)
+		}
+		if err != nil {
+			r.stamps.drop(c.record.Stamp)
+			c.process.Kill()
+			c.process.Wait()
+			return fail(err)
+		}
 	}
 	c.family = r.family(c.record)
 	c.note = r.note(c.record)
@@ -179,9 +199,12 @@ func confine(pid int) {
 // setting it here would change every file that the server writes meanwhile. A
 // thread that has left the shared file system attributes, unshare(2) with
 // CLONE_FS, has one to itself; it never comes back to the Go scheduler.
-func startOnThread(path string, args []string, attr *os.ProcAttr, umask int, bare bool) (*os.Process, error) {
+//
+// A process that asks for a signal when its parent ends gets it when that thread
+// ends (prctl(2), PR_SET_PDEATHSIG), which is when hold is closed, if it is there.
+func startOnThread(path string, args []string, attr *os.ProcAttr, umask int, bare bool, hold <-chan struct{}) (*os.Process, error) {
 	masked := umask >= 0 && umask != process.Umask()
-	if !masked && !bare {
+	if !masked && !bare && hold == nil {
 		return os.StartProcess(path, args, attr)
 	}
 	type result struct {
@@ -189,17 +212,21 @@ func startOnThread(path string, args []string, attr *os.ProcAttr, umask int, bar
 		err error
 	}
 	done := make(chan result)
-	var start func()
-	start = func() {
+	var start func(onIt chan<- struct{})
+	start = func(onIt chan<- struct{}) {
 		runtime.LockOSThread() // without an unlock: the thread ends with the goroutine
 		if unix.Gettid() == unix.Getpid() {
 			// The main thread can't end. While this goroutine sits on it,
 			// another one gets another.
 			defer runtime.UnlockOSThread()
 			elsewhere := make(chan struct{})
-			go func() { defer close(elsewhere); start() }()
+			go start(elsewhere)
 			<-elsewhere
 			return
+		}
+		close(onIt)
+		if hold != nil {
+			defer func() { <-hold }()
 		}
 		if bare {
 			if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -221,7 +248,7 @@ func startOnThread(path string, args []string, attr *os.ProcAttr, umask int, bar
 		p, err := os.StartProcess(path, args, attr)
 		done <- result{p, err}
 	}
-	go start()
+	go start(make(chan struct{}))
 	res := <-done
 	return res.p, res.err
 }

@@ -46,11 +46,31 @@ func (r *Runner) Strays(ctx context.Context, keep []string) (int, error) {
 	}, r.opts.Terminate, hurry)
 	if err == nil {
 		_, err = r.noted(kept, true)
+		r.sweepBoxes(keep)
 	}
 	if err != nil {
 		return len(seen), fmt.Errorf("end what an earlier server left running: %w", err)
 	}
 	return len(seen), nil
+}
+
+// sweepBoxes removes what boxes of earlier servers had for themselves, unless a
+// record can't be read of what is to stay.
+func (r *Runner) sweepBoxes(keep []string) {
+	if r.opts.Box == nil {
+		return
+	}
+	stay := map[string]bool{}
+	for _, path := range keep {
+		rec, err := readRecord(path)
+		switch {
+		case err == nil && rec.Private != "":
+			stay[filepath.Base(rec.Private)] = true
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return
+		}
+	}
+	r.opts.Box.sweep(func(name string) bool { return stay[name] || strings.HasPrefix(name, r.id+".") })
 }
 
 // strays finds them by the mark, by the notes of earlier servers, and by the

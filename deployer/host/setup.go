@@ -125,6 +125,10 @@ func (m *Machine) wanted() []wanted {
 	if m.uses("nginx") {
 		list = append(list, wanted{"nginx", program("nginx")})
 	}
+	if m.Site.Mode != "standalone" && !systemd() {
+		// It keeps what apps run to their own where no units do.
+		list = append(list, wanted{"bubblewrap", program("bwrap")})
+	}
 	if m.uses("uwsgi") {
 		// Never the package uwsgi: it brings a service that starts every ini file
 		// in /etc/uwsgi/apps-enabled.
