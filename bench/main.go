@@ -141,6 +141,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			failed = append(failed, fmt.Errorf("%s: %w", m.name, err))
 			fmt.Fprintf(os.Stderr, "%s: %v\n", m.name, err)
 		}
+		res.Took = time.Since(begin).Round(time.Second).String()
 		if ctx.Err() != nil {
 			res.print(out)
 			return errors.Join(append(failed, context.Cause(ctx))...)
@@ -149,7 +150,6 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if ran == 0 {
 		return fmt.Errorf("no measurement is called %q; there are: %s", *pick, names())
 	}
-	res.Took = time.Since(begin).Round(time.Second).String()
 	res.print(out)
 	if *to != "" {
 		if err := res.write(*to); err != nil {

@@ -25,8 +25,11 @@ func (r *results) plot() []byte {
 			continue
 		}
 		b := bar{text: row.Measure + ": " + row.What, x: x, met: *row.OK, value: row.Ours.text(row.Unit) + ", target " + row.target()}
-		if row.AtMostTimes != nil {
+		switch {
+		case row.AtMostTimes != nil:
 			b.value = row.Ratio.text("×") + ", target " + row.target()
+		case row.More != nil:
+			b.value = row.More.text(row.Unit) + " more, target " + row.target()
 		}
 		b.low, _ = row.share(func(s *sample) float64 { return s.Low })
 		b.high, _ = row.share(func(s *sample) float64 { return s.High })

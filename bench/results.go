@@ -29,6 +29,8 @@ type row struct {
 	// Ratio is ours through floor: the median over rounds, where both were taken in
 	// each one, so that what else the machine did in a round does not count.
 	Ratio *sample `json:"ratio,omitempty"`
+	// More is ours less the floor, in the same way, where the target is that.
+	More *sample `json:"more,omitempty"`
 	// One of these, or none where a row is for information.
 	AtMostTimes *float64 `json:"at_most_times_floor,omitempty"`
 	AtMostMore  *float64 `json:"at_most_floor_and,omitempty"` // in Unit
@@ -53,7 +55,7 @@ func (r row) share(of func(*sample) float64) (x float64, ok bool) {
 	case r.AtMostTimes != nil:
 		return of(r.Ratio) / *r.AtMostTimes, true
 	}
-	return of(r.Ours) / (r.Floor.Median + *r.AtMostMore), true
+	return (r.Floor.Median + of(r.More)) / (r.Floor.Median + *r.AtMostMore), true
 }
 
 // judged works out what follows from the samples.
@@ -62,7 +64,9 @@ func (r row) judged() row {
 	if r.Ours == nil {
 		return r
 	}
-	more := r.against(func(ours, floor float64) float64 { return ours - floor })
+	if r.AtMostMore != nil {
+		r.More = r.against(func(ours, floor float64) float64 { return ours - floor })
+	}
 	if r.Floor != nil && r.Floor.Median > 0 {
 		r.Ratio = r.against(func(ours, floor float64) float64 { return ours / floor })
 	}
@@ -72,8 +76,8 @@ func (r row) judged() row {
 		met = r.Ours.Median <= *r.AtMost
 	case r.AtMostTimes != nil && r.Ratio != nil:
 		met = r.Ratio.Median <= *r.AtMostTimes
-	case r.AtMostMore != nil && more != nil:
-		met = more.Median <= *r.AtMostMore
+	case r.More != nil:
+		met = r.More.Median <= *r.AtMostMore
 	default:
 		return r
 	}
@@ -121,7 +125,10 @@ func (r *results) print(out io.Writer) {
 			fmt.Fprintf(t, "%s\t\t\t\t\t\t\n", strings.ToUpper(last))
 		}
 		ratio, ok := "", ""
-		if row.Ratio != nil {
+		switch {
+		case row.More != nil: // what the verdict is about
+			ratio = row.More.text(row.Unit) + " more"
+		case row.Ratio != nil:
 			ratio = row.Ratio.text("×")
 		}
 		if row.OK != nil {
