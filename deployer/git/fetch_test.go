@@ -3,8 +3,11 @@ package git_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -278,5 +281,113 @@ func TestSourceIsRefused(t *testing.T) {
 		if strings.HasPrefix(source, "/") && strings.Contains(all, "deploy key") {
 			t.Errorf("%s: %s", source, all)
 		}
+	}
+}
+
+// A fetch of [app] src had no limits: whoever has the source could fill the disk
+// and the memory of the server. What is too large leaves nothing behind.
+func TestFetchLimits(t *testing.T) {
+	t.Parallel()
+	s, other := newSite(t), newSite(t)
+	other.write("app.py", "app")
+	one := other.commit("one")
+	resolve := func(l git.Limits) (string, error) {
+		var out bytes.Buffer
+		c, err := s.limited(l).Resolve(t.Context(), app(other.work, "main", false), "main", &out)
+		return c.ID, err
+	}
+	if id, err := resolve(git.Limits{Push: 1 << 20, Objects: 3, Object: 1000, Memory: 128 << 20, CPU: time.Minute}); err != nil || id != one {
+		t.Fatalf("%q, %v", id, err)
+	}
+	before := s.everything()
+
+	noise := make([]byte, 300_000)
+	rand.Read(noise)
+	other.write("film", string(noise))
+	other.write("large", strings.Repeat("0123456789abcde\n", 20<<20/16))
+	other.run(other.work, "branch", "gone")
+	two := other.commit("two")
+	for _, test := range []struct {
+		limits git.Limits
+		want   []string
+	}{
+		{git.Limits{Push: 100_000}, []string{"it brings more than the 100.0 kB that this server takes", "[server] max_push"}},
+		{git.Limits{Objects: 3}, []string{"the source brings more than the 3 objects that this server takes", "[server] max_objects"}},
+		{git.Limits{Object: 200_000}, []string{"a file in the source is larger than 200.0 kB: object ", "[server] max_object"}},
+		{git.Limits{Memory: 20 << 20}, []string{"needs more memory than the 21.0 MB", "[server] push_memory"}},
+	} {
+		_, err := resolve(test.limits)
+		for _, want := range test.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%+v: error %v, want %q", test.limits, err, want)
+			}
+		}
+		if after := s.everything(); after != before {
+			t.Errorf("%+v: left behind:\n%s\nbefore:\n%s", test.limits, after, before)
+		}
+	}
+	if id, err := resolve(git.Limits{}); err != nil || id != two {
+		t.Errorf("%q, %v", id, err)
+	}
+	// A branch in the place of one that was a folder of others, and new ones only.
+	packs := s.packs()
+	other.run(other.work, "branch", "-m", "gone", "gone/now")
+	if id, err := resolve(git.Limits{}); err != nil || id != two || s.ref("refs/scotch/source/heads/gone/now") != one || s.packs() != packs {
+		t.Errorf("%q, %v, %d packs and %d before", id, err, s.packs(), packs)
+	}
+	if out := s.run(s.Path("blog"), "fsck", "--full"); strings.Contains(out, "missing") {
+		t.Error(out)
+	}
+}
+
+// everything lists the app's repository.
+func (s *site) everything() string {
+	return s.run(s.Path("blog"), "for-each-ref") + "\n" + strings.Join(s.files(s.Path("blog")), "\n")
+}
+
+func (s *site) files(dir string) (all []string) {
+	s.t.Helper()
+	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		all = append(all, p)
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return all
+}
+
+func (s *site) packs() int {
+	all, _ := filepath.Glob(filepath.Join(s.Path("blog"), "objects", "pack", "*.pack"))
+	return len(all)
+}
+
+// A source behind a web server that knows nothing of git comes as loose objects.
+func TestFetchFromAPlainWebServer(t *testing.T) {
+	t.Parallel()
+	s, other := newSite(t), newSite(t)
+	server := httptest.NewServer(http.FileServer(http.Dir(other.work)))
+	defer server.Close()
+	for i := range 3 {
+		other.write("app.py", fmt.Sprint(i))
+		want := other.commit("a change")
+		if i == 1 {
+			other.run(other.work, "repack", "-q", "-a", "-d")
+		}
+		other.run(other.work, "update-server-info")
+		var out bytes.Buffer
+		c, err := s.limited(git.Limits{Push: 1 << 20, Object: 1000}).Resolve(t.Context(), app(server.URL+"/.git", "main", false), "main", &out)
+		if err != nil || c.ID != want {
+			t.Fatalf("%d: %q, %v\n%s", i, c.ID, err, &out)
+		}
+		if id := s.ref("refs/scotch/source/HEAD"); id != want {
+			t.Errorf("%d: HEAD is at %q", i, id)
+		}
+	}
+	if out, err := s.try(s.Path("blog"), "fsck", "--full"); err != nil {
+		t.Error(out)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.Path("blog"), "objects", "tmp_*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
 	}
 }

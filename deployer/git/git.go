@@ -43,6 +43,9 @@ type Options struct {
 // Limits are what a push, a fetch and the source of a deploy may hold, and what
 // each process of git may take for it.
 type Limits struct {
+	Push    int64 // bytes of a fetch's pack
+	Objects int   // in a fetch's pack
+
 	Object int64 // bytes of one object, unpacked
 	Files  int   // files and directories of a source
 	Source int64 // bytes of a source's files, unpacked
@@ -128,7 +131,10 @@ func settings() [][2]string {
 }
 
 // environment is the whole environment of a git.
-func environment() []string {
+func environment() []string { return environmentWith(nil) }
+
+// environmentWith has other settings in the place of some.
+func environmentWith(others map[string][2]string) []string {
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/nonexistent",
@@ -144,6 +150,9 @@ func environment() []string {
 	s := settings()
 	env = append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(s)))
 	for i, kv := range s {
+		if other, ok := others[kv[0]]; ok {
+			kv = other
+		}
 		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, kv[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, kv[1]))
 	}
 	return env

@@ -40,9 +40,13 @@ func (e *gitError) met(l deployer.ProcessLimits, signal string) string {
 	case l.CPU > 0 && (signal == "SIGXCPU" || e.has("died of signal 24")):
 		return fmt.Sprintf("it was ended: it may use the processor for %s\nhave an admin raise [server] push_cpu", l.CPU)
 	case l.FileSize > 0 && (signal == "SIGXFSZ" || e.has("died of signal 25")):
-		return fmt.Sprintf("it brings more than the %s that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push", deployer.Size(l.FileSize))
+		return tooMuch(l.FileSize)
 	}
 	return ""
+}
+
+func tooMuch(most int64) string {
+	return fmt.Sprintf("it brings more than the %s that this server takes\nkeep large files out of the repository, or have an admin raise [server] max_push", deployer.Size(most))
 }
 
 // errLarge ends the look through a quarantine.
@@ -65,6 +69,15 @@ func (g *Git) CheckQuarantine(ctx context.Context, app, quarantine string) error
 	if _, err := os.Stat(dir); err != nil {
 		return fmt.Errorf("reading the pushed objects: %w", err)
 	}
+	return g.checkObjects(ctx, app, dir, "the push", 0)
+}
+
+// checkObjects judges the objects in a directory, and none elsewhere: each by its
+// size, and how many there are, where most is not 0.
+func (g *Git) checkObjects(ctx context.Context, app, dir, of string, most int) error {
+	if g.o.Limits.Object <= 0 && most <= 0 {
+		return nil
+	}
 	c, err := g.command(app, "cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectsize) %(objecttype) %(objectname)")
 	if err != nil {
 		return err
@@ -72,15 +85,22 @@ func (g *Git) CheckQuarantine(ctx context.Context, app, quarantine string) error
 	// Deltas of a thin pack have their bases in it by now; nothing else is needed.
 	c.Env = append(c.Env, "GIT_OBJECT_DIRECTORY="+dir)
 	var large string
+	n := 0
 	err = g.streamOf(ctx, c, "cat-file", func(r io.Reader) error {
 		lines := bufio.NewScanner(r)
 		for lines.Scan() {
 			size, object, _ := strings.Cut(lines.Text(), " ")
-			n, err := strconv.ParseInt(size, 10, 64)
+			bytes, err := strconv.ParseInt(size, 10, 64)
 			if err != nil {
 				return fmt.Errorf("git cat-file said %q", lines.Text())
 			}
-			if n > g.o.Limits.Object {
+			if n++; most > 0 && n > most {
+				return &deployer.RefusedError{
+					Reason: fmt.Sprintf("%s brings more than the %d objects that this server takes", of, most),
+					Hint:   "have an admin raise [server] max_objects",
+				}
+			}
+			if g.o.Limits.Object > 0 && bytes > g.o.Limits.Object {
 				large = object
 				return errLarge
 			}
@@ -96,7 +116,7 @@ func (g *Git) CheckQuarantine(ctx context.Context, app, quarantine string) error
 		what = "file"
 	}
 	return &deployer.RefusedError{
-		Reason: fmt.Sprintf("a %s in the push is larger than %s: object %.12s", what, deployer.Size(g.o.Limits.Object), id),
+		Reason: fmt.Sprintf("a %s in %s is larger than %s: object %.12s", what, of, deployer.Size(g.o.Limits.Object), id),
 		Hint:   fmt.Sprintf("to see its name: git log --all --oneline --find-object=%.12s\nkeep large files out of the repository, or have an admin raise [server] max_object", id),
 	}
 }

@@ -88,7 +88,7 @@ func TestResolveSource(t *testing.T) {
 		}
 	}
 	other.run(other.work, "tag", "-d", "prod")
-	if strings.Contains(out.String(), "\r") || !strings.Contains(out.String(), "[new branch]") {
+	if strings.Contains(out.String(), "\r") || !strings.Contains(out.String(), "\nheads/main is at ") {
 		t.Errorf("progress: %q", out.String())
 	}
 	if refs := s.run(s.Path("blog"), "for-each-ref", "refs/heads", "refs/tags"); refs != "" {
