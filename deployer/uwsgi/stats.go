@@ -1,8 +1,10 @@
 package uwsgi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -44,7 +46,33 @@ func (u *UWSGI) Stats(ctx context.Context, runDir string) (Stats, error) {
 func readStats(r io.Reader) (Stats, error) {
 	var doc struct {
 		PID     int
-		Workers []struct {
+		Workers tally
+	}
+	if err := json.NewDecoder(r).Decode(&doc); err != nil {
+		return Stats{}, err
+	}
+	s := Stats(doc.Workers)
+	s.RSS += resident(doc.PID)
+	return s, nil
+}
+
+// maxWorkers is far above what anybody's [app] workers are.
+const maxWorkers = 4096
+
+// tally adds up the list of workers as it is read. The app can put something else
+// in the socket's place: what is written there must not grow in memory.
+type tally Stats
+
+func (s *tally) UnmarshalJSON(list []byte) error {
+	if string(list) == "null" {
+		return nil
+	}
+	in := json.NewDecoder(bytes.NewReader(list))
+	if open, err := in.Token(); err != nil || open != json.Delim('[') {
+		return errors.Join(err, errors.New("it lists no workers"))
+	}
+	for n := 0; in.More(); n++ {
+		var w struct {
 			PID           int
 			Requests      int64
 			Exceptions    int64
@@ -54,12 +82,12 @@ func readStats(r io.Reader) (Stats, error) {
 				InRequest int `json:"in_request"`
 			}
 		}
-	}
-	if err := json.NewDecoder(r).Decode(&doc); err != nil {
-		return Stats{}, err
-	}
-	s := Stats{RSS: resident(doc.PID)}
-	for _, w := range doc.Workers {
+		if err := in.Decode(&w); err != nil {
+			return err
+		}
+		if n >= maxWorkers {
+			return fmt.Errorf("it lists more than %d workers", maxWorkers)
+		}
 		s.Requests += w.Requests
 		s.Exceptions += w.Exceptions
 		s.Harakiri += w.HarakiriCount
@@ -72,7 +100,7 @@ func readStats(r io.Reader) (Stats, error) {
 			s.Busy += c.InRequest
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // resident is the resident set of a process in bytes (proc(5), statm), 0 where
