@@ -118,7 +118,7 @@ func (s *session) readFileHere(cmd *cobra.Command) {
 		if len(args) == 2 && !isKeyType(args[1]) {
 			f, err := os.Open(args[1])
 			if err != nil {
-				return err
+				return fmt.Errorf("%w\ngive the file of a public key, such as %s.pub, or the key itself as it stands there", err, args[0])
 			}
 			defer f.Close()
 			s.stdin, args = f, args[:1]
