@@ -122,8 +122,8 @@ type lineWriter struct {
 	// most bounds what is shown, in bytes; beyond it the last lines are kept
 	// for Close. 0: all is shown.
 	most, shown int
-	last        []string
-	left        int // lines that were not shown and not kept
+	last        []string // a ring; left%lastLines is its first once it is full
+	left        int      // lines that were not shown and not kept
 }
 
 const (
@@ -138,20 +138,23 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.buf = append(w.buf, p...)
+	rest := w.buf
 	for {
-		i := bytes.IndexAny(w.buf, "\r\n")
-		if i < 0 && len(w.buf) > maxLine {
+		i := bytes.IndexAny(rest, "\r\n")
+		if i < 0 && len(rest) > maxLine {
 			i = maxLine
 		}
 		if i < 0 {
-			return len(p), nil
+			break
 		}
-		w.emit(w.buf[:i])
-		if i < len(w.buf) && (w.buf[i] == '\n' || w.buf[i] == '\r') {
+		w.emit(rest[:i])
+		if rest[i] == '\n' || rest[i] == '\r' {
 			i++
 		}
-		w.buf = w.buf[:copy(w.buf, w.buf[i:])]
+		rest = rest[i:]
 	}
+	w.buf = w.buf[:copy(w.buf, rest)]
+	return len(p), nil
 }
 
 func (w *lineWriter) Close() error {
@@ -164,8 +167,8 @@ func (w *lineWriter) Close() error {
 	if w.left > 0 {
 		w.r.line(fmt.Sprintf("%s… %d lines are left out here", w.prefix, w.left))
 	}
-	for _, l := range w.last {
-		w.r.line(w.prefix + l)
+	for i := range w.last {
+		w.r.line(w.prefix + w.last[(w.left+i)%len(w.last)])
 	}
 	w.last, w.left = nil, 0
 	return nil
@@ -175,15 +178,17 @@ func (w *lineWriter) emit(line []byte) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return
 	}
-	if w.shown += len(line); w.most == 0 || w.shown <= w.most {
+	// What is written counts, so that a great many short lines are bounded too.
+	if w.shown += len(w.prefix) + len(line) + 1; w.most == 0 || w.shown <= w.most {
 		w.r.line(w.prefix + string(line))
 		return
 	}
-	if len(w.last) == lastLines {
-		w.last = append(w.last[:0], w.last[1:]...)
-		w.left++
+	if len(w.last) < lastLines {
+		w.last = append(w.last, string(line))
+		return
 	}
-	w.last = append(w.last, string(line))
+	w.last[w.left%lastLines] = string(line)
+	w.left++
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }

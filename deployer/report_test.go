@@ -2,6 +2,7 @@ package deployer
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -46,10 +47,43 @@ func TestOutputBoundsALine(t *testing.T) {
 		}
 	}
 	w.Close()
-	if got := strings.Count(b.String(), "x"); got > maxOutput+(lastLines+1)*maxLine || got < maxOutput {
+	if got := strings.Count(b.String(), "x"); got > maxOutput+(lastLines+1)*maxLine || got < maxOutput*9/10 {
 		t.Errorf("%d bytes came out of %d", got, 256*len(chunk))
 	}
 	if !strings.Contains(b.String(), "lines are left out here") {
 		t.Error("nothing says that lines are left out")
+	}
+}
+
+// A flood of short lines once cost twenty times the bytes that were to be shown,
+// and time with the square of a piece's length.
+func TestFloodOfShortLines(t *testing.T) {
+	var b bytes.Buffer
+	w := NewReport(&b).Output()
+	const lines = 4 << 20
+	piece := bytes.Repeat([]byte("y\n"), 128<<10)
+	for range lines * 2 / len(piece) {
+		w.Write(piece)
+	}
+	for i := range 100 {
+		fmt.Fprintf(w, "last %d\n", i)
+	}
+	w.Close()
+	if b.Len() > maxOutput+8<<10 {
+		t.Errorf("%d bytes were written", b.Len())
+	}
+	shown := strings.Split(strings.TrimSpace(b.String()), "\n")
+	end := shown[len(shown)-lastLines-1:]
+	if !strings.HasSuffix(end[0], "lines are left out here") {
+		t.Errorf("%q stands before the last lines", end[0])
+	}
+	for i, l := range end[1:] {
+		if want := fmt.Sprintf("         | last %d", 100-lastLines+i); l != want {
+			t.Errorf("line %d of the end is %q, want %q", i, l, want)
+		}
+	}
+	var left int
+	if _, err := fmt.Sscanf(strings.TrimSpace(end[0]), "| … %d lines", &left); err != nil || left+len(shown)-1 != lines+100 {
+		t.Errorf("%d shown and %d left out of %d: %v", len(shown)-1, left, lines+100, err)
 	}
 }
