@@ -221,7 +221,8 @@ func (t *Toolchain) started(ctx context.Context, as *config.App, path string) (l
 		return look{}, context.Cause(ctx)
 	case errors.As(err, new(*deployer.TimeoutError)):
 		return look{}, err
-	case errors.As(err, &exit) && exit.Signal != "SIGKILL": // which is memory that ran out
+	// SIGKILL is memory that ran out, SIGTERM somebody who ends what is left of a server.
+	case errors.As(err, &exit) && exit.Signal != "SIGKILL" && exit.Signal != "SIGTERM":
 		return look{broken: "does not work: " + deployer.FirstLine(err.Error())}, nil
 	}
 	// It could not be started, as one in a home that only its owner may enter.
