@@ -84,7 +84,7 @@ deb:
 
 # GOVULNDB=URL is another place of the vulnerability database, file:///… too (https://go.dev/doc/security/vuln/database).
 GOVULNDB ?=
-GOVULNCHECK = $(GO) tool govulncheck $(if $(GOVULNDB),-db $(GOVULNDB))
+GOVULNCHECK = $(GO) tool govulncheck$(if $(GOVULNDB), -db $(GOVULNDB))
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...

@@ -207,6 +207,9 @@ type crashCase struct {
 	all bool
 	// fails tells that operations fail and nobody is killed.
 	fails bool
+	// goesOn tells that a start goes on with it behind people's backs: right after it
+	// refs may be on their way.
+	goesOn bool
 	// must are names of operations that must have been among those killed at.
 	must []string
 	skip func(w *crashWorld) string
@@ -327,6 +330,9 @@ func (w *crashWorld) attempt(c crashCase, k int, action, at string) bool {
 	w.again()
 	if status == 0 { // it was acknowledged
 		w.holds(where+", acknowledged", a)
+	}
+	if c.goesOn && len(w.disagreements()) > 0 {
+		w.settle()
 	}
 	w.verify(where)
 	w.expect(append([]string{w.serves()}, a.answers[len(a.answers)-1])...)
@@ -475,7 +481,7 @@ func crashCases() []crashCase {
 				answers: []string{"v0"}, holds: func() error { return w.nothingOf(p.app) },
 			}
 		}},
-		{name: "watch", must: []string{"switch", "commit-refs", "annotate-release"}, try: func(w *crashWorld, k int) attempt {
+		{name: "watch", goesOn: true, must: []string{"switch", "commit-refs", "annotate-release"}, try: func(w *crashWorld, k int) attempt {
 			return w.dying(k)
 		}},
 	}

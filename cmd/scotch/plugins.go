@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/sirupsen/logrus"
@@ -171,7 +172,9 @@ func newRunner(site *config.Site) (runner, error) {
 	box := &direct.Box{
 		Hidden: hidden(site), Scratch: filepath.Join(site.Paths.Instances, ".private"), Program: self, Path: os.Getenv("PATH"),
 	}
-	own := direct.New(site.Paths.Run, direct.Options{Box: box})
+	// The users that are made for apps run nothing else.
+	made := func(user string) bool { return strings.HasPrefix(user, "scotch-") && user != site.Server.GitUser }
+	own := direct.New(site.Paths.Run, direct.Options{Box: box, Own: made})
 	return runner{own, own.Mark, box}, nil
 }
 

@@ -274,15 +274,18 @@ func TestForgedStamp(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("switching users takes root")
 	}
-	r := direct.New(t.TempDir(), quick)
+	const user = "games" // nothing else runs as that one
+	opts := quick
+	opts.Own = func(name string) bool { return name == user }
+	r := direct.New(t.TempDir(), opts)
 	p := appProcess(t.TempDir(), "other")
-	p.User, p.Dir = "nobody", "/"
+	p.User, p.Dir = user, "/"
 	other, err := r.Start(p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Stop(t.Context())
-	cmd := exec.Command("setpriv", "--reuid=nobody", "sleep", "1000") // as git is started
+	cmd := exec.Command("setpriv", "--reuid="+user, "sleep", "1000") // as git is started
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +297,7 @@ func TestForgedStamp(t *testing.T) {
 		// What is said comes through a pipe that ends once all have said it.
 		Args: []string{"sh", "-c", `for n in 0 1 4611686018427387904 unlimited; do
 			echo "$(env -i setsid prlimit --locks=$n:$n sh -c 'echo $$; exec sleep 1000 >/dev/null' 2>/dev/null &)"; done`},
-		Env: []string{path}, User: "nobody", Stdout: &said,
+		Env: []string{path}, User: user, Stdout: &said,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -18,8 +18,9 @@
 // what a server that was killed left behind. The stamp is a limit that means
 // nothing else and that no process can lift (RLIMIT_LOCKS): it finds those that
 // have emptied their environment besides. A process that lowers that limit gives
-// itself away where it runs as another user than the server; one of the server's
-// own user, who could as well end the server, is lost sight of.
+// itself away where it runs as a user whom nobody else starts anything as
+// (Options.Own); one of another user, such as the server's own, who could as well
+// end the server, is lost sight of.
 //
 // Whoever is found is ended until nobody is found any more. Processes that fork
 // and end faster than they are looked at can outrun that; a namespace of processes

@@ -30,6 +30,11 @@ type Options struct {
 	Terminate time.Duration // between SIGTERM and SIGKILL; 0 is 5 s
 	Grace     time.Duration // for processes whose own Grace is 0; 0 is 10 s
 
+	// Own tells whether all that runs as a user is started by this runner: then a
+	// process of that user which carries nobody's stamp is ended with the family that
+	// ends, whoever it may be a child of by now. nil: no user is.
+	Own func(user string) bool
+
 	// Box is for what works for an app and runs as another user than the server;
 	// nil: such a process sees what its user sees.
 	Box *Box

@@ -113,7 +113,7 @@ func (r *Runner) spawn(s spawn) (*child, error) {
 		return fail(err)
 	}
 	c := &child{record: record{Boot: boot, When: time.Now(), Run: token, Record: s.record, Args: s.args}}
-	if cred != nil {
+	if cred != nil && r.opts.Own != nil && r.opts.Own(s.user) {
 		c.record.User = int(cred.Uid)
 	}
 	// From here on the number is no other process's.
