@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -131,11 +133,11 @@ func settings() [][2]string {
 }
 
 // environment is the whole environment of a git.
-func environment() []string { return environmentWith(nil) }
+func environment() []string { return environmentOf(settings()) }
 
-// environmentWith has other settings in the place of some.
-func environmentWith(others map[string][2]string) []string {
-	env := []string{
+// environmentOf is environment with other settings.
+func environmentOf(settings [][2]string) []string {
+	return set([]string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/nonexistent",
 		"LC_ALL=C.UTF-8",
@@ -146,16 +148,26 @@ func environmentWith(others map[string][2]string) []string {
 		"GIT_NO_REPLACE_OBJECTS=1",
 		"GIT_TERMINAL_PROMPT=0",
 		"GIT_ALLOW_PROTOCOL=file:git:http:https:ssh",
-	}
-	s := settings()
-	env = append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(s)))
-	for i, kv := range s {
-		if other, ok := others[kv[0]]; ok {
-			kv = other
+	}, settings...)
+}
+
+// set adds settings to an environment: the numbered pairs that git takes beside its
+// files (git-config(1), GIT_CONFIG_COUNT). Of a key that has one value the last counts.
+func set(env []string, settings ...[2]string) []string {
+	const count = "GIT_CONFIG_COUNT="
+	n := 0
+	env = slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+		text, ok := strings.CutPrefix(v, count)
+		if ok {
+			n, _ = strconv.Atoi(text) // set wrote it
 		}
-		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, kv[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, kv[1]))
+		return ok
+	})
+	for _, kv := range settings {
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", n, kv[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, kv[1]))
+		n++
 	}
-	return env
+	return append(env, fmt.Sprintf("%s%d", count, n))
 }
 
 // command is a git in the app's repository. --git-dir names it, so that git

@@ -29,12 +29,16 @@ type incoming struct {
 	name string // below the app's repository
 }
 
-// quarantined are git's settings for it, in the places of others: see source.login.
-var quarantined = map[string][2]string{
-	// git asks the alternate which commits it has, by git itself.
-	"core.alternateRefsCommand": {"fetch.unpackLimit", "1"}, // one pack, whatever comes
-	// Its refs are for a moment, its packs stay.
-	"core.fsync": {"core.fsync", "objects,derived-metadata"},
+// quarantined are git's settings for it.
+func quarantined() [][2]string {
+	s := slices.DeleteFunc(settings(), func(kv [2]string) bool {
+		// git asks the alternate which commits it has, by git itself.
+		return kv[0] == "core.alternateRefsCommand" || kv[0] == "core.fsync"
+	})
+	return append(s,
+		[2]string{"core.fsync", "objects,derived-metadata"}, // its refs are for a moment, its packs stay
+		[2]string{"fetch.unpackLimit", "1"},                 // one pack, whatever comes
+	)
 }
 
 // newIncoming makes one. The caller removes it.
@@ -72,7 +76,7 @@ func (in *incoming) command(args ...string) (deployer.Command, error) {
 		return c, err
 	}
 	c.Args[1] = "--git-dir=" + in.dir()
-	c.Env = append(environmentWith(quarantined), "GIT_ALTERNATE_OBJECT_DIRECTORIES="+filepath.Join(in.g.Path(in.app), "objects"))
+	c.Env = append(environmentOf(quarantined()), "GIT_ALTERNATE_OBJECT_DIRECTORIES="+filepath.Join(in.g.Path(in.app), "objects"))
 	return c, nil
 }
 

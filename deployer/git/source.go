@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -102,15 +101,8 @@ func (s *source) login(env []string) []string {
 		return env
 	}
 	const helper = `!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$SCOTCH_FETCH_USERNAME" "$SCOTCH_FETCH_PASSWORD"; }; f`
-	n := len(settings())
-	env = append(slices.Clone(env),
-		fmt.Sprintf("GIT_CONFIG_COUNT=%d", n+1),
-		fmt.Sprintf("GIT_CONFIG_KEY_%d=credential.%s.helper", n, s.scope),
-		fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, helper),
-		"SCOTCH_FETCH_USERNAME="+s.username, "SCOTCH_FETCH_PASSWORD="+s.password)
-	// Of a variable that is there twice the first one counts (getenv(3)).
-	i := slices.Index(env, "GIT_CONFIG_COUNT="+strconv.Itoa(n))
-	return slices.Delete(env, i, i+1)
+	env = set(env, [2]string{"credential." + s.scope + ".helper", helper})
+	return append(env, "SCOTCH_FETCH_USERNAME="+s.username, "SCOTCH_FETCH_PASSWORD="+s.password)
 }
 
 // hidden are pairs for a strings.Replacer: what nobody may read, and its stand-in.
