@@ -31,9 +31,10 @@ func (s *session) localTerminal() (t *control.Terminal, done func()) {
 		}
 		sizes <- *size
 	}
-	look()
+	// Before the first look, so that no change falls between the two.
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, unix.SIGWINCH)
+	look()
 	over := make(chan struct{})
 	go func() {
 		for {
