@@ -28,6 +28,7 @@ type kind struct {
 	path   string // "" where there is none
 	plugin string // of [uwsgi]
 	python string // version of its plugin's Python, "" where it has none
+	routes bool   // it was built with the router, which takes PCRE
 }
 
 // kinds remembers the answer of one uWSGI until its program changes.
@@ -103,25 +104,38 @@ func (u *UWSGI) kind(ctx context.Context) (kind, error) {
 	if u.kinds.of == stamp {
 		return u.kinds.last, nil
 	}
+	k := kind{path: path, plugin: u.plugin}
+	help, err := u.answer(ctx, path, "--help")
+	if err != nil {
+		return kind{}, err
+	}
+	k.routes = strings.Contains(help, "--route-label")
+	// uWSGI says on standard error that it can't load a plugin, and nothing else:
+	// then the wheel does it. --python-version makes it print the version and end.
+	python, err := u.answer(ctx, path, "--plugin", u.plugin, "--python-version")
+	if err != nil {
+		return kind{}, err
+	}
+	k.python = version(python)
+	u.kinds.of, u.kinds.last = stamp, k
+	return k, nil
+}
+
+// answer is what a uWSGI prints, "" where it exits with an error.
+func (u *UWSGI) answer(ctx context.Context, path string, args ...string) (string, error) {
 	var out bytes.Buffer
-	// uWSGI says on standard error that it can't load a plugin and exits with 1.
-	// --python-version makes it print the version and end.
 	err := u.run.Run(ctx, deployer.Command{
-		Args: []string{path, "--plugin", u.plugin, "--python-version"}, Dir: "/",
+		Args: append([]string{path}, args...), Dir: "/",
 		Env: []string{"PATH=" + searchPath, "LANG=C.UTF-8"}, Umask: -1, Stdout: &out, Timeout: 20 * time.Second,
 	})
-	k := kind{path: path, plugin: u.plugin}
 	var exit *deployer.ExitError
 	switch {
 	case err == nil:
-		k.python = version(out.String())
+		return out.String(), nil
 	case errors.As(err, &exit):
-		// No plugin: the wheel does it.
-	default:
-		return kind{}, fmt.Errorf("asking %q for its Python: %w", path, err)
+		return "", nil
 	}
-	u.kinds.of, u.kinds.last = stamp, k
-	return k, nil
+	return "", fmt.Errorf("asking %q what it can do: %w", path, err)
 }
 
 var versionLine = pattern(`(?m)^([0-9]+\.[0-9]+\.[0-9]+[a-z0-9+]*)\s*$`)

@@ -52,6 +52,7 @@ type instanceData struct {
 	Socket, Stats, Venv, Source string
 	Module, Ready               string
 	SourceLayout                bool // the module is below src
+	Routes                      bool // uWSGI was built with its router
 	Timeout, Mercy, Harakiri    int
 	Options                     []option
 }
@@ -69,15 +70,16 @@ func (u *UWSGI) Plan(ctx context.Context, i *deployer.Instance, out io.Writer) (
 	if d.Options, err = options(i.App); err != nil {
 		return nil, err
 	}
-	args, why, err := u.program(ctx, i)
+	program, err := u.program(ctx, i)
 	if err != nil {
 		return nil, err
 	}
-	if why != "" {
-		fmt.Fprintf(out, "uwsgi: %s\n", why)
+	if program.why != "" {
+		fmt.Fprintf(out, "uwsgi: %s\n", program.why)
 	} else {
 		d.Plugin = u.plugin
 	}
+	d.Routes = program.routes
 	ini, err := d.render()
 	if err != nil {
 		return nil, err
@@ -88,7 +90,7 @@ func (u *UWSGI) Plan(ctx context.Context, i *deployer.Instance, out io.Writer) (
 		Socket: d.Socket,
 		Ready:  d.Ready,
 		Process: deployer.Process{
-			Name: i.App.Name + "/" + i.ID, Args: append(args, "--ini", path), Dir: i.Run,
+			Name: i.App.Name + "/" + i.ID, Args: append(program.args, "--ini", path), Dir: i.Run,
 			Env: environment(i, out), User: i.App.User, Group: i.App.Group, Umask: u.umask,
 			Grace: time.Duration(d.Mercy)*time.Second + grace,
 		},
@@ -223,7 +225,7 @@ func (d *instanceData) render() ([]byte, error) {
 
 // many tells whether uWSGI takes an option of ours more than once.
 func many(name string) bool {
-	return strings.HasPrefix(name, "hook-") || strings.HasPrefix(name, "if-") || name == "end-if" || name == "pythonpath" || name == "plugin"
+	return strings.HasPrefix(name, "hook-") || strings.HasPrefix(name, "if-") || strings.HasPrefix(name, "route-") || name == "end-if" || name == "pythonpath" || name == "plugin"
 }
 
 func execute(name string, data any) ([]byte, error) {
@@ -353,29 +355,36 @@ func (u *UWSGI) lookAt(i *deployer.Instance) (deployer.File, error) {
 	return deployer.File{Path: filepath.Join(u.configPath, i.App.Name+".ini"), Data: data, Mode: u.mode}, err
 }
 
-// program is how the instance's uWSGI is called, and where it is the one in
-// the virtualenv, why.
-func (u *UWSGI) program(ctx context.Context, i *deployer.Instance) (args []string, why string, err error) {
+// executable is the uWSGI that runs an instance.
+type executable struct {
+	args   []string
+	why    string // it is the one in the virtualenv, "" where it is the distribution's
+	routes bool
+}
+
+// program chooses the instance's uWSGI.
+func (u *UWSGI) program(ctx context.Context, i *deployer.Instance) (executable, error) {
 	k, err := u.kind(ctx)
 	if err != nil {
-		return nil, "", err
+		return executable{}, err
 	}
+	var why string
 	if !k.runs(i.Interpreter) {
 		why = k.whyNot(i.Interpreter)
 	} else if home, err := venvHome(i.Venv); err == nil && !distribution(home) && !distributions(filepath.Join(i.Venv, "bin", "python")) {
 		// The virtualenv was made by another Python than the one recorded.
 		why = fmt.Sprintf("the virtualenv stands on %s", home)
 	} else {
-		return []string{k.path}, "", nil
+		return executable{args: []string{k.path}, routes: k.routes}, nil
 	}
 	script := filepath.Join(i.Venv, "bin", "pyuwsgi")
 	if _, err := os.Stat(script); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("uWSGI is missing in the virtualenv of %q, which %s can't run: %s\nbuild it again: scotch rebuild %s", i.App.Name, u.settings.program, why, i.App.Name)
 		}
-		return nil, "", err
+		return executable{}, err
 	}
 	// By way of the interpreter: a script's first line holds 255 bytes at most
-	// (execve(2)), less than a path may have.
-	return []string{filepath.Join(i.Venv, "bin", "python"), script}, "from the virtualenv: " + why, nil
+	// (execve(2)), less than a path may have. The wheels have the router.
+	return executable{[]string{filepath.Join(i.Venv, "bin", "python"), script}, "from the virtualenv: " + why, true}, nil
 }

@@ -27,7 +27,7 @@ func TestPlan(t *testing.T) {
 		t.Skip("there is no /usr/bin/python3")
 	}
 	site := open(t, "[uwsgi]\nprogram = "+program(t)+"\nlisten = 64\n[uwsgi_config]\nharakiri = 0\nignore-sigpipe = true\nlog_format = %(method) %(uri)\nstatic-map =\n    /a=/srv/a\n    /b=/srv/b\n")
-	u, err := New(site, &runner{answer: says("3.11.9")})
+	u, err := New(site, &runner{answer: says("3.11.9\n--route-label")})
 	if err != nil {
 		t.Fatal(err)
 	}

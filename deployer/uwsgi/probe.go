@@ -120,6 +120,7 @@ func request(r deployer.ProbeRequest) ([]byte, error) {
 		{"REMOTE_PORT", "0"},
 		{"REQUEST_SCHEME", scheme},
 		{"UWSGI_SCHEME", scheme},
+		{"SCOTCH_APP", r.App},
 		{"HTTP_HOST", r.Host},
 		{"HTTP_USER_AGENT", "scotch"},
 		{"HTTP_ACCEPT", "*/*"},

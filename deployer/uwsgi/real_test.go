@@ -68,6 +68,37 @@ func TestServes(t *testing.T) {
 	})
 }
 
+// An app can put a link to another app's socket in the place of its own: nginx
+// then asked that other app, past what guards it there.
+func TestRequestForAnotherApp(t *testing.T) {
+	u, in := system(t)
+	r := prepare(t, u, in)
+	r.i.App.Values = open(t, "[uwsgi_config]\nroute-uri = ^/operator break:418 Teapot\n").Values
+	r.start()
+	r.ready()
+	ask := func(app, path string) int {
+		t.Helper()
+		status, err := u.Probe(t.Context(), r.plan.Socket, deployer.ProbeRequest{App: app, Path: path, Host: "blog.example.org", Scheme: "http"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status
+	}
+	for _, tt := range []struct {
+		app, path string
+		want      int
+	}{
+		{"blog", "/", 200},
+		{"", "/", 200}, // a web server of the operator's, which knows no app
+		{"blo", "/", 421}, {"blogs", "/", 421}, {"shop", "/operator", 421},
+		{"blog", "/operator", 418}, // an operator's own rules come after
+	} {
+		if got := ask(tt.app, tt.path); got != tt.want {
+			t.Errorf("a request for %q at %s gives %d, want %d", tt.app, tt.path, got, tt.want)
+		}
+	}
+}
+
 // SIGTERM finishes what is under way: the answer of a slow request arrives.
 func TestStopsWithoutLoss(t *testing.T) {
 	u, in := system(t)
