@@ -43,6 +43,7 @@ type Server struct {
 	MaxPush        int64          // bytes of one push
 	MaxObjects     int            // objects of one push
 	MaxObject      int64          // bytes of one object
+	MaxRefs        int            // branches and tags of a repository
 	MaxFiles       int            // files and directories of a source
 	MaxSource      int64          // bytes of a source
 	PushMemory     int64          // bytes; of a git that receives

@@ -134,6 +134,7 @@ func rules() []rule {
 		{"server", "max_push", "size", SetInSite},
 		{"server", "max_objects", "number", SetInSite},
 		{"server", "max_object", "size", SetInSite},
+		{"server", "max_refs", "number", SetInSite},
 		{"server", "max_files", "number", SetInSite},
 		{"server", "max_source", "size", SetInSite},
 		{"server", "push_memory", "size", SetInSite},

@@ -176,6 +176,7 @@ func (s *Site) resolve(errs *Errors) {
 		MinFree:        value(t, "server", "min_free", parseSize),
 		MaxPush:        value(t, "server", "max_push", parseSize),
 		MaxObjects:     value(t, "server", "max_objects", parseNumber(1, math.MaxInt32)),
+		MaxRefs:        value(t, "server", "max_refs", parseNumber(1, math.MaxInt32)),
 		MaxObject:      value(t, "server", "max_object", parseSize),
 		MaxFiles:       value(t, "server", "max_files", parseNumber(1, 10_000_000)),
 		MaxSource:      value(t, "server", "max_source", parseSize),

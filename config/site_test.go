@@ -79,7 +79,7 @@ func TestSiteDefaults(t *testing.T) {
 		},
 		Server: Server{
 			Listen: ":2222", HostKey: "/etc/scotch/host_key", AuthorizedKeys: "/etc/scotch/authorized_keys",
-			MinFree: 200 << 20, MaxPush: 1 << 30, MaxObjects: 3000000, MaxObject: 1 << 30, MaxFiles: 80000, MaxSource: 4 << 30, PushMemory: 1 << 30, PushCPU: 30 * time.Minute, LogSize: 10 << 20, LogKeep: 5, GitUser: "scotch", StopTimeout: 300 * time.Second,
+			MinFree: 200 << 20, MaxPush: 1 << 30, MaxObjects: 3000000, MaxObject: 1 << 30, MaxRefs: 10000, MaxFiles: 80000, MaxSource: 4 << 30, PushMemory: 1 << 30, PushCPU: 30 * time.Minute, LogSize: 10 << 20, LogKeep: 5, GitUser: "scotch", StopTimeout: 300 * time.Second,
 			MaxConnections: 512, MaxPerAddress: 64, MaxLogins: 100, MaxSessions: 10, MaxPerKey: 32, LoginTimeout: 30 * time.Second, IdleTimeout: 15 * time.Minute,
 			KeepAlive: 30 * time.Second, Penalty: 10 * time.Minute,
 			PenaltyExempt: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},

@@ -47,3 +47,17 @@ func (n MaxRefs) Allow(_ context.Context, _, _ string, updates []Update) error {
 		Hint:   "push fewer: git push REMOTE BRANCH",
 	}
 }
+
+// Growth is how many refs more there are after the updates.
+func Growth(updates []Update) int {
+	n := 0
+	for _, u := range updates {
+		if u.Old == zero {
+			n++
+		}
+		if u.New == zero {
+			n--
+		}
+	}
+	return n
+}

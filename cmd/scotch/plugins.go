@@ -116,7 +116,7 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 		return nil, err
 	}
 	p.git = git.New(site.Paths.Repositories, p.runner, git.Options{
-		Limits: git.Limits{Push: site.Server.MaxPush, Objects: site.Server.MaxObjects, Object: site.Server.MaxObject, Files: site.Server.MaxFiles, Source: site.Server.MaxSource,
+		Limits: git.Limits{Push: site.Server.MaxPush, Objects: site.Server.MaxObjects, Refs: site.Server.MaxRefs, Object: site.Server.MaxObject, Files: site.Server.MaxFiles, Source: site.Server.MaxSource,
 			Memory: site.Server.PushMemory, CPU: site.Server.PushCPU},
 		User: gitUser(site), FetchEnv: fetchEnv(site),
 		Keys: filepath.Join(site.Paths.Configuration, "keys"), Run: loans(site),

@@ -38,6 +38,9 @@ func (l pushLimits) Allow(ctx context.Context, app, quarantine string, updates [
 	if err := maxRefs.Allow(ctx, app, quarantine, updates); err != nil {
 		return err
 	}
+	if err := l.git.CheckRefs(ctx, app, hooks.Growth(updates)); err != nil {
+		return err
+	}
 	return l.git.CheckQuarantine(ctx, app, quarantine)
 }
 

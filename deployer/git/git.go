@@ -48,6 +48,8 @@ type Limits struct {
 	Push    int64 // bytes of a fetch's pack
 	Objects int   // in a fetch's pack
 
+	Refs int // branches and tags of a repository
+
 	Object int64 // bytes of one object, unpacked
 	Files  int   // files and directories of a source
 	Source int64 // bytes of a source's files, unpacked

@@ -72,6 +72,31 @@ func (g *Git) CheckQuarantine(ctx context.Context, app, quarantine string) error
 	return g.checkObjects(ctx, app, dir, "the push", 0)
 }
 
+// CheckRefs returns a *deployer.RefusedError where the app's repository would have
+// too many branches and tags with that many more. git reads all of them for each
+// push and fetch, and each that is not packed is a file.
+func (g *Git) CheckRefs(ctx context.Context, app string, more int) error {
+	most := g.o.Limits.Refs
+	if most <= 0 || more <= 0 {
+		return nil
+	}
+	n := more
+	err := g.stream(ctx, app, nil, func(r io.Reader) error {
+		lines := bufio.NewScanner(r)
+		for lines.Scan() {
+			n++
+		}
+		return lines.Err()
+	}, "for-each-ref", "--format=", "refs/heads/", "refs/tags/")
+	if err != nil || n <= most {
+		return err
+	}
+	return &deployer.RefusedError{
+		Reason: fmt.Sprintf("the repository of %q would have %d branches and tags, more than the %d that this server takes", app, n, most),
+		Hint:   "delete some: git push REMOTE --delete NAME...; or have an admin raise [server] max_refs",
+	}
+}
+
 // checkObjects judges the objects in a directory, and none elsewhere: each by its
 // size, and how many there are, where most is not 0.
 func (g *Git) checkObjects(ctx context.Context, app, dir, of string, most int) error {
