@@ -13,14 +13,15 @@ import (
 // helpWidth is that of a terminal in an ssh session, whose size nobody asks for.
 const helpWidth = 80
 
-// fitHelp gives a command tree the help that a person reads there.
-func fitHelp(root *cobra.Command) {
+// fitHelp gives a command tree the help that a person reads there. address says
+// in a text where the server is.
+func fitHelp(root *cobra.Command, address func(string) string) {
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
 		text := cmd.Long
 		if text == "" {
 			text = cmd.Short
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n", wrapped(text))
+		fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n", wrapped(address(text)))
 		usage(cmd.OutOrStdout(), cmd)
 	})
 	root.SetUsageFunc(func(cmd *cobra.Command) error {

@@ -163,7 +163,7 @@ Every command but serve and setup works here and over ssh, with the same words:
 			return usageError{unknownCommand(cmd, args[0])}
 		},
 	}
-	fitHelp(root)
+	fitHelp(root, s.srv.address)
 	root.SetHelpCommand(helpCommand())
 	root.SetVersionTemplate("scotch {{.Version}}\n") // as the command version
 	root.SetIn(s.stdin)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -381,6 +382,16 @@ func (s *server) remote(app string) string {
 		return fmt.Sprintf("ssh://scotch@%s/%s", host, app)
 	}
 	return fmt.Sprintf("ssh://scotch@%s/%s", net.JoinHostPort(host, port), app)
+}
+
+// address puts this server's address into a text about SERVER:2222, which stays
+// where no server runs.
+func (s *server) address(text string) string {
+	if s == nil {
+		return text
+	}
+	ssh := strings.TrimPrefix(sshCommand(s.site), "ssh ")
+	return strings.NewReplacer("-p 2222 scotch@SERVER", ssh, "ssh://scotch@SERVER:2222/APP", s.remote("APP")).Replace(text)
 }
 
 func (s *server) greet(w io.Writer, fingerprint string, numbers net.Listener) {
