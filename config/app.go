@@ -22,6 +22,8 @@ type Site struct {
 	Plugins map[string]bool // [plugins] NAME = on/off
 	// Files are the site files that were read, absolute, in the order of reading.
 	Files []string
+	// Named tells that they were named, in place of the standard ones.
+	Named bool
 
 	layers     []layer
 	schema     *schema

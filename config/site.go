@@ -31,7 +31,7 @@ func Open(o Options) (*Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Site{schema: newSchema(o.Plugins), Plugins: make(map[string]bool), neighbours: new(neighbours)}
+	s := &Site{Named: len(o.Files) > 0, schema: newSchema(o.Plugins), Plugins: make(map[string]bool), neighbours: new(neighbours)}
 	var errs Errors
 	add := func(l Layer, name string, data []byte) {
 		d, bad := parse(name, data)

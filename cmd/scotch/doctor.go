@@ -61,7 +61,7 @@ func (s *session) doctor(ctx context.Context, hangs error, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	o := host.CheckOptions{Apps: s.srv.deployer, Server: hangs}
+	o := host.CheckOptions{Apps: s.srv.deployer, Server: hangs, Start: howToStart(site)}
 	keys := s.srv.keys
 	if keys == nil { // read here, without a server
 		keys = access.OpenKeyring(site.Server.AuthorizedKeys, ownKeys(site)...)

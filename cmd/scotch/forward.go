@@ -81,17 +81,25 @@ func unlessFollowing(cmd *cobra.Command, cause error) error {
 
 // localCommand is how a person on this machine reaches the server's commands.
 func localCommand(site *config.Site) string {
-	if site.Mode != "standalone" {
-		return "scotch"
+	command := "scotch"
+	if site.Named {
+		for _, f := range site.Files {
+			command += " -c " + f
+		}
 	}
-	return "scotch -c " + filepath.Join(site.Paths.Configuration, "scotch.cfg")
+	return command
 }
 
+// howToStart is how the server of these site files is started.
 func howToStart(site *config.Site) string {
-	if site.Mode == "standalone" {
-		return "scotch serve --standalone " + site.Paths.Configuration
+	dir := site.Paths.Configuration
+	switch {
+	case site.Mode != "standalone" && !site.Named:
+		return "systemctl start scotch, or scotch serve"
+	case site.Mode == "standalone" && slices.Equal(site.Files, []string{filepath.Join(dir, standaloneFile)}):
+		return "scotch serve --standalone " + dir
 	}
-	return "systemctl start scotch, or scotch serve"
+	return localCommand(site) + " serve"
 }
 
 // serverArgs is the command as the server is to run it: its path, the flags

@@ -20,6 +20,9 @@ type standaloneOptions struct {
 	listenSet, httpSet bool
 }
 
+// standaloneFile is the site file in the directory of a standalone server.
+const standaloneFile = "scotch.cfg"
+
 // prepare makes the directory and writes its site file, once.
 func (o standaloneOptions) prepare(out io.Writer) (file string, err error) {
 	dir, err := filepath.Abs(o.dir)
@@ -36,11 +39,15 @@ func (o standaloneOptions) prepare(out io.Writer) (file string, err error) {
 	if err := config.CheckSocketPath(filepath.Join(dir, "instances", "an-app-with-a-name", "000001", "run", "uwsgi.sock")); err != nil {
 		return "", fmt.Errorf("%w\nchoose a directory with a shorter path than %q", err, dir)
 	}
-	file = filepath.Join(dir, "scotch.cfg")
+	file = filepath.Join(dir, standaloneFile)
 	if _, err := os.Stat(file); err == nil {
 		return file, o.agrees(file)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
+	}
+	// Its own would have other paths for the same apps.
+	if _, err := os.Lstat(filepath.Join(dir, "host_key")); err == nil {
+		return "", fmt.Errorf("%q is the configuration of a server already (it has a host_key), and has no %s\nstart that server by its own site files, scotch -c FILE serve; or put %s back", dir, standaloneFile, standaloneFile)
 	}
 	// The flags are written once, so not with an address that can't be had.
 	if err := o.free(); err != nil {

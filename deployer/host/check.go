@@ -44,6 +44,8 @@ type CheckOptions struct {
 	KeysError error
 	// Server is what is wrong with the running server, nil where it answers.
 	Server error
+	// Start is how a standalone server is started.
+	Start string
 }
 
 // findings collects what one check finds.
@@ -76,7 +78,7 @@ func (m *Machine) Check(ctx context.Context, o CheckOptions) []Finding {
 		}
 		all = append(all, f.list...)
 	}
-	run("server", func(ctx context.Context, f *findings) { m.checkServer(ctx, f, o.Server) })
+	run("server", func(ctx context.Context, f *findings) { m.checkServer(ctx, f, o) })
 	run("packages", m.checkPackages)
 	run("git", m.checkGit)
 	if m.uses("uwsgi") {

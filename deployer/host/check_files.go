@@ -20,13 +20,14 @@ import (
 	"scotch/config"
 )
 
-func (m *Machine) checkServer(ctx context.Context, f *findings, bad error) {
+func (m *Machine) checkServer(ctx context.Context, f *findings, o CheckOptions) {
+	bad := o.Server
 	if bad == nil {
 		return
 	}
 	start := "systemctl start scotch; journalctl -u scotch says why it ended"
 	if m.Site.Mode == "standalone" {
-		start = "scotch serve --standalone " + m.Site.Paths.Configuration
+		start = o.Start
 	}
 	socket := filepath.Join(m.Site.Paths.Run, "control.sock")
 	switch {
