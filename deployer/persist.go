@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"scotch/config"
 )
@@ -49,6 +50,7 @@ func (op *operation) persist(a *config.App, src string) error {
 		if err := op.d.files.before("make-persist"); err != nil {
 			return err
 		}
+		op.tellLeftBehind(a, data, p, inSource)
 		if err := op.d.firstContent(data, p, inSource, uid, gid); err != nil {
 			return fmt.Errorf("[app] persist: %q in the app's data: %w", p, err)
 		}
@@ -63,6 +65,57 @@ func (op *operation) persist(a *config.App, src string) error {
 		}
 	}
 	return nil
+}
+
+// lookedAt bounds how many entries of a directory are looked at for one note.
+const lookedAt = 10_000
+
+// tellLeftBehind says of a path that is persistent from this release on what the
+// live release has written there: it lies in that one's source and is not taken
+// over, for the app is writing it still.
+func (op *operation) tellLeftBehind(a *config.App, data *os.Root, p, inSource string) {
+	if _, err := data.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	live := op.nowLive()
+	if live == nil {
+		return
+	}
+	source, err := os.OpenRoot(filepath.Join(live.Source, filepath.FromSlash(live.Root)))
+	if err != nil {
+		return
+	}
+	defer source.Close()
+	fi, err := source.Lstat(p)
+	if err != nil || fi.Mode()&fs.ModeSymlink != 0 {
+		return
+	}
+	if _, err := os.Lstat(inSource); err == nil && !changedSince(source, p, live.First) {
+		return // what the commit has is what the live one has
+	}
+	from, to := p, filepath.Join(a.DataPath, filepath.FromSlash(p))
+	if fi.IsDir() {
+		from, to = p+"/.", to+"/"
+	}
+	op.report.Note("note: %s is in the data from this release on; what v%d has written there stays in the source of v%d. To take it over, once this one is live and before v%d is no longer kept:",
+		p, live.Release, live.Release, live.Release)
+	op.report.Note("  %s run %s --release v%d -- cp -a %s %s", op.d.SSH, op.app, live.Release, from, to)
+}
+
+// changedSince tells whether something was written below a path of a source.
+func changedSince(source *os.Root, p string, then time.Time) bool {
+	n, changed := 0, false
+	fs.WalkDir(source.FS(), p, func(_ string, e fs.DirEntry, err error) error {
+		if n++; err != nil || n > lookedAt {
+			return fs.SkipAll
+		}
+		if fi, err := e.Info(); err == nil && fi.ModTime().After(then) {
+			changed = true
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return changed
 }
 
 // firstContent makes what is not there yet of a persist path: a copy of what the

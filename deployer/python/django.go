@@ -111,5 +111,5 @@ func (t *Toolchain) Advise(app *config.App, src string, e deployer.EntryPoint) [
 	if slices.ContainsFunc(app.Persist, func(p string) bool { return p == name || strings.HasPrefix(name, strings.TrimSuffix(p, "/")+"/") }) {
 		return nil
 	}
-	return []string{fmt.Sprintf("the database %q of %s lies in the release's source, and is not in the next one; in scotch.cfg this keeps it:\n  [app]\n  persist = %s", name, file, name)}
+	return []string{fmt.Sprintf("the database %q of %s lies in the release's source, and is not in the next one; in scotch.cfg this keeps it from then on:\n  [app]\n  persist = %s", name, file, name)}
 }
