@@ -53,30 +53,93 @@ func (op *operation) noteAttempt(failure error) {
 	if op.what != "deploy" {
 		return
 	}
-	next, err := op.l.nextRelease()
-	if err != nil {
-		return
-	}
-	a := attempt{
-		Instance: op.id, After: next - 1, Commit: op.commit.ID, Subject: op.commit.Subject,
-		By: op.by.Name, When: op.started, Took: time.Since(op.started), Why: FirstLine(failure.Error()),
-	}
+	a := op.attempt()
+	a.Took, a.Why = time.Since(op.started), FirstLine(failure.Error())
 	if stage, ok := errors.AsType[*StageError](failure); ok {
 		a.Stage, a.Why = stage.Stage, FirstLine(stage.Err.Error())
 	}
-	log := op.d.log.WithField("app", op.app)
-	list, err := op.l.attempts()
+	op.d.listAttempt(op.app, op.l, a)
+}
+
+// attempt is what is known of a deploy that is under way.
+func (op *operation) attempt() attempt {
+	return attempt{Instance: op.id, Commit: op.commit.ID, Subject: op.commit.Subject, By: op.by.Name, When: op.started}
+}
+
+func (d *Deployer) listAttempt(app string, l layout, a attempt) {
+	log := d.log.WithField("app", app)
+	next, err := l.nextRelease()
+	if err != nil {
+		log.Warnf("recording the failed deploy: %v", err)
+		return
+	}
+	a.After = next - 1
+	list, err := l.attempts()
 	if err != nil {
 		log.Warnf("the record of failed deploys is begun anew: %v", err)
 	}
 	list = append([]attempt{a}, list...)
 	data, err := json.MarshalIndent(list[:min(len(list), keepFailed)], "", "  ")
 	if err == nil {
-		err = op.d.files.Write("note-attempt", op.l.attemptsFile(), append(data, '\n'), 0o600)
+		err = d.files.Write("note-attempt", l.attemptsFile(), append(data, '\n'), 0o600)
 	}
 	if err != nil {
 		log.Warnf("recording the failed deploy: %v", err)
 	}
+}
+
+// begunName is the file in a new instance by which the next server knows of a
+// deploy that this one did not end. It is written in one piece and not synced:
+// after a loss of power the deploy is not listed, and nothing else is missing.
+const begunName = "begun.json"
+
+// begun is a deploy that is under way.
+type begun struct {
+	attempt
+	Released bool `json:"released,omitempty"` // its release command has begun
+}
+
+// noteBegun says how far a deploy has come.
+func (op *operation) noteBegun(stage string, released bool) {
+	if op.what != "deploy" {
+		return
+	}
+	b := begun{op.attempt(), released}
+	b.Stage = stage
+	data, err := json.Marshal(b)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(op.dir, begunName), data, 0o600)
+	}
+	if err != nil {
+		op.d.log.WithField("app", op.app).Warnf("recording that the deploy has begun: %v", err)
+	}
+}
+
+// noteInterrupted lists a deploy that ended with an earlier server, in the middle
+// of it, and says so in its log.
+func (d *Deployer) noteInterrupted(app string, l layout, id string) {
+	data, err := os.ReadFile(filepath.Join(l.instance(id), begunName))
+	if err != nil {
+		return // it was no deploy, or had hardly begun
+	}
+	var b begun
+	if json.Unmarshal(data, &b) != nil || b.Instance != id {
+		return
+	}
+	b.Why = "the server was ended in the middle of it"
+	if b.Released {
+		b.Why += "; changes that the release command made to the database remain"
+	}
+	path := filepath.Join(l.instance(id), "deploy.log")
+	if fi, err := os.Stat(path); err == nil {
+		b.Took = max(0, fi.ModTime().Sub(b.When))
+	}
+	if log, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		NewReport(log).Fail(app, &StageError{b.Stage, fmt.Errorf("%s\npush again, or: %s deploy %s", b.Why, d.SSH, app)})
+		log.Close()
+	}
+	d.log.WithField("app", app).Warnf("a deploy of %s in %s: %s", short(b.Commit), b.Stage, b.Why)
+	d.listAttempt(app, l, b.attempt)
 }
 
 // failedDeploys are the attempts as `releases` shows them.

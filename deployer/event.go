@@ -102,6 +102,7 @@ func (e *Event) from(live *Record) {
 // stage runs a stage and notes how long it took.
 func (op *operation) stage(name string, run func() error) error {
 	begin := time.Now()
+	op.noteBegun(name, false)
 	err := run()
 	op.stages = append(op.stages, StageTime{name, time.Since(begin)})
 	return err

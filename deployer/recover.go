@@ -396,6 +396,7 @@ func (d *Deployer) removeHalfMade(app string, l layout) error {
 		if err == nil && isThere(l.release(rec.Release)) {
 			continue
 		}
+		d.noteInterrupted(app, l, id)
 		errs = append(errs, d.discard(l, id))
 	}
 	venvs, _ := filepath.Glob(filepath.Join(l.dir, ".venvs", "*"))

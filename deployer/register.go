@@ -32,6 +32,7 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	if a.Release != "" && op.what == "deploy" {
 		// From here on it may have changed a database, also when it fails.
 		rec.Released = true
+		op.noteBegun("register", true)
 		if err := op.command(ctx, a, rec, "release", a.Release, nil); err != nil {
 			return nil, remains(err)
 		}
@@ -246,6 +247,7 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 		return errors.Join(err, d.refsNeverLive(context.WithoutCancel(ctx), rec))
 	}
 	op.kept = true
+	os.Remove(filepath.Join(op.dir, begunName))
 	d.claimed(op.app, rec)
 	op.recordRelease(rec)
 	op.pointHead(ctx, rec)
