@@ -55,7 +55,7 @@ const (
 	StateFirst    = "being deployed"       // for the first time
 	StateFailed   = "first deploy failed"  // and none after it
 	StateMistaken = "broken configuration" // what is live serves on
-	StateFileGone = "file is gone"         // what is live serves on
+	StateFileGone = "file is gone"         // what is live, if anything, serves on
 	StateDamaged  = "damaged"              // what is live cannot be told
 )
 
@@ -81,7 +81,7 @@ func (d *Deployer) status(app string) Status {
 	l := d.layout(app)
 	now, err := d.listed(app, l)
 	if gone, ok := errors.AsType[*fileGoneError](now.err); ok {
-		s.State, s.Detail = StateFileGone, fmt.Sprintf("%s; %s serves on", gone.file, gone.serves())
+		s.State, s.Detail = StateFileGone, fmt.Sprintf("%s; %s", gone.file, gone.state())
 	} else if now.err != nil {
 		s.State, s.Detail = StateMistaken, FirstLine(now.err.Error())
 		if all, ok := errors.AsType[config.Errors](now.err); ok {

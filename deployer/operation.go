@@ -211,7 +211,7 @@ func (d *Deployer) stillThere(app string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(file); err != nil && !isThere(d.layout(app).current()) {
+	if _, err := os.Stat(file); err != nil && !d.layout(app).isLeft() {
 		return &RefusedError{Reason: fmt.Sprintf("app %q was destroyed meanwhile", app)}
 	}
 	return nil
