@@ -60,25 +60,32 @@ func (d *Deployer) checkLock(app string) error {
 		return nil
 	}
 	return &RefusedError{
-		Reason: Neutral(fmt.Sprintf("the app is locked by %s since %s: %s", k.By, k.When.Format("2006-01-02 15:04"), k.Reason)),
+		Reason: "the app is locked " + k.String(),
 		Hint:   fmt.Sprintf("once that is settled: %s unlock %s", d.SSH, app),
 	}
 }
 
 // LockApp refuses an app's deploys from now on, until UnlockApp. A deploy that
-// is under way goes on. The last lock's reason counts.
-func (d *Deployer) LockApp(ctx context.Context, app, reason, by string) error {
+// is under way goes on. The last lock's reason counts; was is the one that it took
+// the place of, nil for none.
+func (d *Deployer) LockApp(ctx context.Context, app, reason, by string) (was *Lock, err error) {
 	if err := checkLockReason(reason); err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.known(app); err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.begin(); err != nil {
-		return err
+		return nil, err
 	}
 	defer d.work.Done()
-	return d.writeLock(app, reason, by)
+	was = d.layout(app).lock()
+	return was, d.writeLock(app, reason, by)
+}
+
+// String says who locked, when and why.
+func (k *Lock) String() string {
+	return Neutral(fmt.Sprintf("by %s since %s: %s", k.By, k.When.Format("2006-01-02 15:04"), k.Reason))
 }
 
 func (d *Deployer) writeLock(app, reason, by string) error {

@@ -18,10 +18,14 @@ it, when and why. restart, rollback, stop and start go on working.`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			reason := strings.Join(args[1:], " ")
-			if err := s.srv.deployer.LockApp(cmd.Context(), args[0], reason, s.who.Name); err != nil {
+			was, err := s.srv.deployer.LockApp(cmd.Context(), args[0], reason, s.who.Name)
+			if err != nil {
 				return err
 			}
 			fmt.Fprintf(s.stdout, "locked %s: deploys are refused until `unlock %s`\n", args[0], args[0])
+			if was != nil {
+				fmt.Fprintf(s.stdout, "this takes the place of its lock %s\n", was)
+			}
 			return nil
 		},
 	}
