@@ -76,7 +76,7 @@ func (d *Deployer) changeable(e Edit) Outcome {
 		return Saved
 	case !isThere(d.layout(e.App).current()):
 		return SavedUndeployed
-	case isThere(d.layout(e.App).stopped()):
+	case d.layout(e.App).isStopped():
 		return SavedStopped
 	}
 	return Live

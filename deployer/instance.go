@@ -24,7 +24,7 @@ import (
 //	.src/000042/       source trees, .venvs/KEY/ virtualenvs: instances link to them
 //	releases/v13.json  kept when the instance is gone
 //	current -> 000042  what is live
-//	stopped            exists while a person has stopped the app
+//	stopped            exists while a person has stopped the app: the instance that was live
 type layout struct {
 	dir string // <instances>/NAME
 }
@@ -33,8 +33,21 @@ func (d *Deployer) layout(app string) layout {
 	return layout{filepath.Join(d.site.Paths.Instances, app)}
 }
 
-func (l layout) current() string           { return filepath.Join(l.dir, "current") }
-func (l layout) stopped() string           { return filepath.Join(l.dir, "stopped") }
+func (l layout) current() string { return filepath.Join(l.dir, "current") }
+func (l layout) stopped() string { return filepath.Join(l.dir, "stopped") }
+
+// isStopped tells whether a person has stopped the app. A mark for another instance
+// than is live is of before the switch, which takes it away: a server was killed
+// between the two.
+func (l layout) isStopped() bool {
+	data, err := os.ReadFile(l.stopped())
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	id := strings.TrimSpace(string(data))
+	return !validID(id) || id == l.liveID()
+}
+
 func (l layout) releases() string          { return filepath.Join(l.dir, "releases") }
 func (l layout) release(n int) string      { return filepath.Join(l.releases(), fmt.Sprintf("v%d.json", n)) }
 func (l layout) sources() string           { return filepath.Join(l.dir, ".src") }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"scotch/config"
 )
@@ -86,7 +85,7 @@ func (d *Deployer) StartApp(ctx context.Context, app string, by Actor, out io.Wr
 	if err != nil {
 		return err
 	}
-	if !isThere(d.layout(app).stopped()) {
+	if !d.layout(app).isStopped() {
 		// One that was switched to while [plugins] had no server for it never ran.
 		if live.Plan == nil || live.Plan.runs() {
 			fmt.Fprintf(out, "%s runs already\n", app)
@@ -248,7 +247,7 @@ func (d *Deployer) StopApp(ctx context.Context, app string) error {
 	defer leave()
 	d.endWatch(app, "stopping it")
 	l := d.layout(app)
-	if err := d.files.Write("stop-app", l.stopped(), []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o644); err != nil {
+	if err := d.files.Write("stop-app", l.stopped(), []byte(l.liveID()+"\n"), 0o644); err != nil {
 		return err
 	}
 	return d.stopLive(d.ctx, app)

@@ -111,7 +111,7 @@ func (d *Deployer) status(app string) Status {
 	}
 	switch {
 	case s.State != "":
-	case isThere(l.stopped()):
+	case l.isStopped():
 		s.State = StateStopped
 	case live.Plan != nil && !live.Plan.runs():
 		s.State = StateNotRun

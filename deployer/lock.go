@@ -100,6 +100,21 @@ func (d *Deployer) writeLock(app, reason, by string) error {
 	return d.files.Write("lock-app", filepath.Join(l.dir, lockName), append(data, '\n'), 0o644)
 }
 
+// hold locks the app until undo makes its lock what it was.
+func (d *Deployer) hold(app, reason, by string) (undo func() error, err error) {
+	path := filepath.Join(d.layout(app).dir, lockName)
+	was, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return func() error {
+		if was == nil {
+			return d.files.Remove("unlock-app", path)
+		}
+		return d.files.Write("lock-app", path, was, 0o644)
+	}, d.writeLock(app, reason, by)
+}
+
 // UnlockApp lets an app be deployed again. It tells whether it was locked.
 func (d *Deployer) UnlockApp(ctx context.Context, app string) (bool, error) {
 	if err := d.known(app); err != nil {

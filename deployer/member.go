@@ -64,6 +64,14 @@ func (d *Deployer) watch(name string, proc Process, ready string, rec *Record, r
 	return m
 }
 
+// endedMember is an instance whose process is gone, and that nothing starts again.
+func (d *Deployer) endedMember(rec *Record) *member {
+	m := &member{d: d, name: rec.Plan.Process.Name, proc: rec.Plan.Process, rec: rec, ending: true, ended: make(chan struct{})}
+	close(m.ended)
+	m.setServes(tenure{since: rec.Live})
+	return m
+}
+
 func (m *member) keep() {
 	defer close(m.ended)
 	pause := firstPause

@@ -84,7 +84,7 @@ func (d *Deployer) pythonChanged(ctx context.Context, live *Record) string {
 func (d *Deployer) rebuildChanged(apps []string) {
 	for _, app := range apps {
 		l := d.layout(app)
-		if d.ctx.Err() != nil || isThere(l.stopped()) {
+		if d.ctx.Err() != nil || l.isStopped() {
 			continue
 		}
 		live, err := l.live()

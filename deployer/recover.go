@@ -36,9 +36,16 @@ func (d *Deployer) Start(ctx context.Context) error {
 	}
 	unfinished := d.unfinishedDestroys()
 	names = slices.DeleteFunc(names, func(n string) bool { return unfinished[n] != nil })
+	for _, n := range names {
+		if l := d.layout(n); isThere(l.stopped()) && !l.isStopped() {
+			if err := d.files.Remove("start-app", l.stopped()); err != nil {
+				d.log.WithField("app", n).Errorf("removing the mark of a stopped app: %v", err)
+			}
+		}
+	}
 	lives, keep := d.lives(names)
-	adopted, strangers := d.adopt(names, lives)
-	for _, a := range append(adopted, strangers...) {
+	adopted, strangers, unknown := d.adopt(names, lives)
+	for _, a := range slices.Concat(adopted, strangers, unknown) {
 		keep = append(keep, a.rec.Plan.Process.Record)
 	}
 	runs := d.adoptRuns(names)
@@ -50,7 +57,7 @@ func (d *Deployer) Start(ctx context.Context) error {
 	web := d.hosted()
 	// Of a web server that is gone its workers may be left, with its port.
 	if web != nil {
-		if _, err := d.Runner.Adopt(*web); err == nil {
+		if _, err := d.Runner.Adopt(*web); !errors.Is(err, ErrNotRunning) {
 			keep = append(keep, web.Record)
 		}
 	}
@@ -86,12 +93,21 @@ func (d *Deployer) Start(ctx context.Context) error {
 		m.setServes(tenure{since: a.rec.Live})
 		running[a.rec.App] = true
 	}
+	unsure := map[string]bool{}
+	for _, a := range unknown {
+		if a.rec == lives[a.rec.App] {
+			unsure[a.rec.App] = true
+		}
+	}
 	for _, a := range strangers {
 		m := d.watch(a.rec.Plan.Process.Name, a.rec.Plan.Process, a.rec.Plan.Ready, a.rec, a.running)
 		m.setServes(tenure{since: a.rec.Live})
 		d.mu.Lock()
 		live := d.state(a.rec.App).live
 		d.mu.Unlock()
+		if rec := lives[a.rec.App]; live == nil && rec != nil && !unsure[a.rec.App] && !d.layout(a.rec.App).isStopped() {
+			live = d.endedMember(rec) // since the last server did
+		}
 		// A watch that the last server did not finish goes on.
 		if live != nil && live.rec.Previous == a.rec.Instance {
 			d.keepVigil(a.rec.App, m, live)
@@ -108,7 +124,7 @@ func (d *Deployer) Start(ctx context.Context) error {
 	}()
 	var down []string
 	for _, n := range names {
-		if !running[n] {
+		if !running[n] && !unsure[n] {
 			down = append(down, n)
 		}
 		mend.Go(func() error {
@@ -155,7 +171,7 @@ func (d *Deployer) bringUp(ctx context.Context, apps []string, then func()) {
 	var waiting []func() error
 	for _, app := range apps {
 		l := d.layout(app)
-		if isThere(l.stopped()) {
+		if l.isStopped() {
 			continue
 		}
 		live, err := l.live()
@@ -179,6 +195,17 @@ func (d *Deployer) bringUp(ctx context.Context, apps []string, then func()) {
 			if d.ctx.Err() != nil {
 				return nil
 			}
+			// The watch may have switched back, to what runs.
+			live, err := l.live()
+			if err != nil {
+				return nil
+			}
+			d.mu.Lock()
+			m := d.state(app).live
+			d.mu.Unlock()
+			if m != nil && m.rec.Instance == live.Instance {
+				return nil
+			}
 			if err := d.startRecorded(app, l, live); err != nil {
 				d.log.WithField("app", app).Errorf("after the start: %v", err)
 			}
@@ -196,15 +223,42 @@ func (d *Deployer) bringUp(ctx context.Context, apps []string, then func()) {
 	}()
 }
 
-// found is a process of an earlier server that still runs.
+// found is a process of an earlier server that still runs, nil where that cannot
+// be told.
 type found struct {
 	rec     *Record
 	running Running
 }
 
+// Looks for a process of an earlier server are repeated where they fail: a service
+// manager may be slow to answer.
+const (
+	adoptTries = 5
+	adoptPause = 500 * time.Millisecond
+)
+
+// find is the process of an earlier server, or ErrNotRunning. Any other error says
+// that it may run all the same.
+func (d *Deployer) find(p Process) (running Running, err error) {
+	for n := range adoptTries {
+		if running, err = d.Runner.Adopt(p); err == nil || errors.Is(err, ErrNotRunning) {
+			return running, err
+		}
+		if n < adoptTries-1 {
+			select {
+			case <-time.After(adoptPause):
+			case <-d.ctx.Done():
+				return nil, err
+			}
+		}
+	}
+	return nil, err
+}
+
 // adopt finds what still runs: the instances that are live, and others that an
-// earlier server was draining.
-func (d *Deployer) adopt(names []string, lives map[string]*Record) (live, others []found) {
+// earlier server was draining. Of unknown ones that cannot be told: they are left
+// alone, and nothing is started beside them.
+func (d *Deployer) adopt(names []string, lives map[string]*Record) (live, others, unknown []found) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	limit := make(chan struct{}, 8)
@@ -232,12 +286,15 @@ func (d *Deployer) adopt(names []string, lives map[string]*Record) (live, others
 				if id != current && !isThere(l.release(rec.Release)) {
 					continue
 				}
-				running, err := d.Runner.Adopt(rec.Plan.Process)
-				if err != nil {
+				running, err := d.find(rec.Plan.Process)
+				if errors.Is(err, ErrNotRunning) {
 					continue
 				}
 				mu.Lock()
-				if id == current && !isThere(l.stopped()) {
+				if err != nil {
+					d.log.WithField("app", name).Errorf("whether v%d runs is not known, and it is left alone: %v; restart %s makes a new instance", rec.Release, err, name)
+					unknown = append(unknown, found{rec: rec})
+				} else if id == current && !l.isStopped() {
 					live = append(live, found{rec, running})
 				} else {
 					others = append(others, found{rec, running})
@@ -247,7 +304,7 @@ func (d *Deployer) adopt(names []string, lives map[string]*Record) (live, others
 		})
 	}
 	wg.Wait()
-	return live, others
+	return live, others, unknown
 }
 
 // mend makes one app's repository, records and files agree with its link
@@ -348,7 +405,8 @@ func (d *Deployer) startRecorded(app string, l layout, live *Record) error {
 // the release, the branch, the release's ref.
 func (d *Deployer) agree(ctx context.Context, app string, l layout, live *Record) error {
 	have, err := readRecord(l.release(live.Release))
-	if err != nil || have.Instance != live.Instance {
+	whole := err == nil && have.Instance == live.Instance // it is written last
+	if !whole {
 		op := &operation{d: d, app: app, l: l}
 		op.recordRelease(live)
 	}
@@ -364,7 +422,7 @@ func (d *Deployer) agree(ctx context.Context, app string, l layout, live *Record
 		if err != nil {
 			return err
 		}
-		if id != live.Commit {
+		if id != live.Commit && (ref != live.Ref || !whole || d.deploys(ctx, app, ref)) {
 			refs = append(refs, RefUpdate{Ref: ref, New: live.Commit})
 		}
 	}
@@ -377,6 +435,16 @@ func (d *Deployer) agree(ctx context.Context, app string, l layout, live *Record
 	}
 	d.log.WithField("app", app).Infof("moved %s to %s, which is live", live.Ref, short(live.Commit))
 	return tx.Commit()
+}
+
+// deploys tells whether a ref is the branch that deploys now. One that did so once
+// is as any other: what is pushed to it is stored, and is nobody's to take back.
+func (d *Deployer) deploys(ctx context.Context, app, ref string) bool {
+	branch, err := d.Branch(ctx, app)
+	if err != nil {
+		d.log.WithField("app", app).Warnf("%s is left where it is: %v", ref, err)
+	}
+	return err == nil && ref == "refs/heads/"+branch
 }
 
 // removeHalfMade removes the instances of operations that a crash cut off: all
@@ -401,7 +469,7 @@ func (d *Deployer) removeHalfMade(app string, l layout) error {
 	}
 	venvs, _ := filepath.Glob(filepath.Join(l.dir, ".venvs", "*"))
 	for _, dir := range venvs {
-		if _, err := readVenv(dir); err != nil {
+		if _, err := readVenv(dir); errors.Is(err, fs.ErrNotExist) && !l.usesVenv(dir) {
 			errs = append(errs, d.files.RemoveAll("discard-venv", dir))
 		}
 	}

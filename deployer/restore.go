@@ -93,7 +93,7 @@ func (d *Deployer) restore(ctx context.Context, app, from string) (live *Record,
 		return nil, err
 	}
 	// A stopped app answers with its page again once it is started.
-	if isThere(l.stopped()) || rec.Plan != nil && !rec.Plan.runs() {
+	if l.isStopped() || rec.Plan != nil && !rec.Plan.runs() {
 		return nil, nil
 	}
 	return rec, nil

@@ -37,6 +37,7 @@ func (d *Deployer) Rollback(ctx context.Context, app string, n int, hold string,
 
 func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, error) {
 	d := op.d
+	switched := false
 	live, err := d.liveRecord(op.app)
 	if err != nil {
 		return Result{}, err
@@ -49,6 +50,22 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 	refs, err := op.refsBack(ctx, live, target)
 	if err != nil {
 		return Result{}, err
+	}
+	if hold != "" {
+		// Before the switch: nothing may be deployed between the two, also where the
+		// server does not live to say so.
+		unhold, err := d.hold(op.app, hold, op.by.Name)
+		if err != nil {
+			return Result{}, fmt.Errorf("locking the app: %w", err)
+		}
+		defer func() {
+			if !switched {
+				err := unhold()
+				if err != nil {
+					d.log.WithField("app", op.app).Errorf("unlocking after a rollback that failed: %v", err)
+				}
+			}
+		}()
 	}
 	op.warm = d.endVigil(op.app, op.title+" by "+op.by.Name)
 	if op.warm != nil && op.warm.rec.Release == target.Release && d.stillFits(op.warm) {
@@ -64,6 +81,7 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 			return Result{}, err
 		}
 	}
+	switched = true
 	now := op.nowLive()
 	for _, r := range between {
 		if r.Released {
@@ -77,9 +95,6 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 		}
 	}
 	if hold != "" {
-		if err := d.writeLock(op.app, hold, op.by.Name); err != nil {
-			return Result{}, fmt.Errorf("v%d serves, but the app is not locked: %w\nlock it: %s lock %s REASON", target.Release, err, d.SSH, op.app)
-		}
 		op.report.Note("locked: deploys are refused until `%s unlock %s`", d.SSH, op.app)
 	}
 	op.live(now)
@@ -229,23 +244,25 @@ func (op *operation) keptHint(kept []string) string {
 	return "kept are " + strings.Join(kept, ", ")
 }
 
-// refsBack moves the branch that is live to the commit of the target.
+// refsBack moves the branch that is live to the commit of the target, where it is
+// the one that deploys.
 func (op *operation) refsBack(ctx context.Context, live, target *Record) ([]RefUpdate, error) {
 	if !op.d.Repositories.Exists(op.app) {
 		return nil, nil
 	}
-	branch := cmp.Or(live.Ref, target.Ref)
-	if branch == "" {
+	var refs []RefUpdate
+	switch branch := cmp.Or(live.Ref, target.Ref); {
+	case branch == "":
 		return nil, nil
+	case op.d.deploys(ctx, op.app, branch):
+		now, err := op.d.Repositories.Ref(ctx, op.app, branch)
+		if err != nil {
+			return nil, err
+		}
+		refs = append(refs, RefUpdate{Ref: branch, Old: cmp.Or(now, zeroID), New: target.Commit})
+	default:
+		op.report.Note("note: %s stays where it is: [git] branch is another one by now", branch)
 	}
-	now, err := op.d.Repositories.Ref(ctx, op.app, branch)
-	if err != nil {
-		return nil, err
-	}
-	if now == "" {
-		now = zeroID
-	}
-	refs := []RefUpdate{{Ref: branch, Old: now, New: target.Commit}}
 	if id, err := op.d.Repositories.Ref(ctx, op.app, releaseRef(target.Release)); err == nil && id == "" {
 		refs = append(refs, RefUpdate{Ref: releaseRef(target.Release), New: target.Commit})
 	}

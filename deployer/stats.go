@@ -37,7 +37,7 @@ func (d *Deployer) Stats() Stats {
 			s.Apps[StateStarting]++
 		case l.liveID() == "":
 			s.Apps[StateNever]++
-		case isThere(l.stopped()):
+		case l.isStopped():
 			s.Apps[StateStopped]++
 		default:
 			state := StateDown

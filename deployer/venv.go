@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +60,7 @@ func (op *operation) virtualenv(ctx context.Context, a *config.App, rec *Record,
 	// One made from nothing, or for another user, has a name of its own: the one
 	// that it is to replace may be in use.
 	dir := filepath.Join(store, deps.Key)
-	if _, err := readVenv(dir); clean || !deps.Shareable || err == nil {
+	if _, err := readVenv(dir); clean || !deps.Shareable || err == nil || op.l.usesVenv(dir) {
 		dir += "-" + op.id
 	}
 
@@ -191,6 +192,15 @@ func readVenv(dir string) (*venv, error) {
 	}
 	v := new(venv)
 	return v, json.Unmarshal(data, v)
+}
+
+// usesVenv tells whether an instance has the virtualenv, whatever became of it.
+func (l layout) usesVenv(dir string) bool {
+	ids, _ := l.instanceIDs()
+	return slices.ContainsFunc(ids, func(id string) bool {
+		rec, err := readRecord(filepath.Join(l.instance(id), recordName))
+		return err == nil && rec.Venv == dir
+	})
 }
 
 // linkVenv makes the instance's venv a link into the store, and the configured

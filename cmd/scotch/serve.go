@@ -167,7 +167,8 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	}
 	defer socket.Close()
 	if err := srv.deployer.Start(ctx); err != nil {
-		return errors.Join(err, srv.stop(p, site.Mode == "standalone"))
+		// What served before serves on, whatever keeps this server from starting.
+		return errors.Join(err, srv.stop(p, srv.endsWhole(ctx)))
 	}
 	words := lastWords(site)
 	s.lastWords.Store(&words)
@@ -201,11 +202,16 @@ func lastWords(site *config.Site) string {
 	return fmt.Sprintf("scotch: ended at once; nginx and apps may go on\n        to end them too: %s, and Ctrl-C once", howToStart(site))
 }
 
+// endsWhole tells whether the end of ctx is one of nginx and the apps too.
+func (s *server) endsWhole(ctx context.Context) bool {
+	sig, ok := errors.AsType[*interrupted](context.Cause(ctx))
+	return ok && s.site.Mode == "standalone" && sig.signal == os.Interrupt
+}
+
 // end stops the server: nothing new begins, deploys under way are finished up
 // to [server] stop_timeout. After SIGINT in standalone mode apps end too.
 func (s *server) end(cause context.Context, sshd *gitserver.Server, p *plugins) error {
-	var sig *interrupted
-	whole := s.site.Mode == "standalone" && errors.As(context.Cause(cause), &sig) && sig.signal == os.Interrupt
+	whole := s.endsWhole(cause)
 	s.log.Info("stopping; deploys under way are finished first, a second signal ends it at once")
 	ctx, cancel := context.WithTimeout(context.Background(), s.site.Server.StopTimeout)
 	defer cancel()

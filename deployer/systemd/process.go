@@ -97,7 +97,7 @@ func (r *Runner) Start(p deployer.Process) (deployer.Running, error) {
 // no process any more, is deployer.ErrNotRunning; the words say how it ended.
 func (r *Runner) Adopt(p deployer.Process) (deployer.Running, error) {
 	rec, err := readRecord(p.Record)
-	if errors.Is(err, fs.ErrPermission) {
+	if errors.As(err, new(*fs.PathError)) && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("find %s again: %w", p.Name, err)
 	} else if err != nil {
 		return nil, fmt.Errorf("find %s again: %w: %w", p.Name, deployer.ErrNotRunning, err)
