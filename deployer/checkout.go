@@ -61,7 +61,7 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 	// It is a matter of reading files, so nobody waits for an install to learn that
 	// there is none.
 	begin = time.Now()
-	if rec.EntryPoint, err = op.d.Toolchain.EntryPoint(a, src); err != nil {
+	if rec.EntryPoint, err = op.d.Toolchain.EntryPoint(ctx, a, src); err != nil {
 		return nil, nil, op.noEntryPoint(a, src, err)
 	}
 	found := since(begin)
@@ -73,7 +73,7 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 
 	op.report.Step("app", rec.EntryPoint.String()+why(rec.EntryPoint.Why), found)
 	op.readProcfile(a, src)
-	op.advise(a, rec, src)
+	op.advise(ctx, a, rec, src)
 
 	collects := op.collects(a, rec, src)
 	if a.Build != "" || collects {

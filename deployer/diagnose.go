@@ -1,6 +1,7 @@
 package deployer
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -19,16 +20,16 @@ type Diagnoser interface {
 // Adviser is an extra ability of a Toolchain: what a person should know of a source
 // that can go live as it is, a note each.
 type Adviser interface {
-	Advise(app *config.App, src string, e EntryPoint) []string
+	Advise(ctx context.Context, app *config.App, src string, e EntryPoint) []string
 }
 
 // advise tells what of a source works otherwise than its author may think.
-func (op *operation) advise(a *config.App, rec *Record, src string) {
+func (op *operation) advise(ctx context.Context, a *config.App, rec *Record, src string) {
 	if fi, err := os.Lstat(filepath.Join(src, ".env")); err == nil && fi.Mode().IsRegular() {
 		op.report.Note("note: scotch reads no .env, the app itself may; its variables are set by: %s env %s set < .env", op.d.SSH, op.app)
 	}
 	if t, ok := op.d.Toolchain.(Adviser); ok {
-		for _, n := range t.Advise(a, src, rec.EntryPoint) {
+		for _, n := range t.Advise(ctx, a, src, rec.EntryPoint) {
 			op.report.Note("note: %s", n)
 		}
 	}

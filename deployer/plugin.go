@@ -170,7 +170,7 @@ type Toolchain interface {
 	// Half a virtualenv is left in dir when it fails: the caller removes it.
 	Install(ctx context.Context, in InstallRequest) ([]string, error)
 	// EntryPoint finds the app's WSGI callable: the configured one, or by reading files.
-	EntryPoint(app *config.App, src string) (EntryPoint, error)
+	EntryPoint(ctx context.Context, app *config.App, src string) (EntryPoint, error)
 }
 
 // Checker is an extra ability of a Toolchain: it tells whether an interpreter is

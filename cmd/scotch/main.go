@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scotch/deployer/direct"
+	"scotch/deployer/python"
 	"scotch/deployer/systemd"
 	"scotch/hooks"
 )
@@ -38,6 +39,10 @@ func run(argv []string) int {
 	if name := filepath.Base(argv[0]); isHook(name) {
 		// Nothing to tidy up, and the race detector's exit would take a second.
 		syscall.Exit(hook(name))
+	}
+	// What was pushed is read by a process of its own.
+	if len(argv) == 2 && argv[1] == python.Arg {
+		syscall.Exit(python.Main(os.Stdin, os.Stdout, os.Stderr))
 	}
 	// A child of git needs no more than this, and it is on the way of each push.
 	if len(argv) == 3 && argv[1] == "hook" && isHook(argv[2]) {

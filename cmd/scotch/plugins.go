@@ -121,7 +121,12 @@ func newPlugins(site *config.Site, log logrus.FieldLogger) (*plugins, error) {
 		User: gitUser(site), FetchEnv: fetchEnv(site),
 		Keys: filepath.Join(site.Paths.Configuration, "keys"), Run: loans(site),
 	})
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
 	p.toolchain = python.New(p.runner, python.Options{
+		Reader: []string{self, python.Arg},
 		Path:   os.Getenv("PATH"),
 		Home:   os.Getenv("HOME"),
 		Cache:  func(a *config.App) string { return installerCache(site, a) },

@@ -20,7 +20,7 @@ import (
 
 // format is part of each key. It changes with whatever makes the same
 // declaration give another virtualenv.
-const format = "3"
+const format = "4"
 
 // How an app's dependencies are installed.
 type kind int
@@ -48,7 +48,7 @@ type declaration struct {
 
 // Dependencies implements deployer.Toolchain.
 func (t *Toolchain) Dependencies(ctx context.Context, app *config.App, src string, in deployer.Interpreter, extra []string) (deployer.Dependencies, error) {
-	d, err := declared(app, src, in)
+	d, err := t.declared(ctx, app, src, in)
 	if err != nil {
 		return deployer.Dependencies{}, err
 	}
@@ -77,7 +77,7 @@ func (t *Toolchain) Dependencies(ctx context.Context, app *config.App, src strin
 	h.add("format", format, "kind", fmt.Sprint(d.kind), "platform", runtime.GOOS, runtime.GOARCH, p.libc, osRelease(), "installer", tool)
 	h.add("interpreter", in.Path, in.Version)
 	for _, f := range d.files {
-		h.add("file", f.name, string(f.content))
+		h.add("file", f.name, string(f.sum()))
 	}
 	extra = slices.Sorted(slices.Values(extra))
 	h.add("extra", strings.Join(extra, "\n"))
@@ -89,6 +89,15 @@ func (t *Toolchain) Dependencies(ctx context.Context, app *config.App, src strin
 	}
 	deps.Key = hex.EncodeToString(h.Sum(nil))[:40]
 	return deps, nil
+}
+
+// declared has a reader read what the source declares.
+func (t *Toolchain) declared(ctx context.Context, app *config.App, src string, in deployer.Interpreter) (*declaration, error) {
+	a, err := t.askReader(ctx, app, question{About: aboutDependencies, Source: src, Interpreter: in})
+	if err == nil && a.Declaration == nil {
+		err = errors.New("reading what the source declares: no answer")
+	}
+	return a.Declaration, err
 }
 
 // osRelease names the distribution and its version: extensions are linked to its
@@ -203,7 +212,7 @@ func (d *declaration) readUVLock(s source) error {
 		if err != nil {
 			return fmt.Errorf("read what uv.lock belongs to: %w", err)
 		}
-		d.files = append(d.files, file{name, b})
+		d.files = append(d.files, file{name: name, content: b})
 	}
 	if err := checkUVLock(d.files[1].content, d.files[0].content); err != nil {
 		return err
@@ -254,7 +263,7 @@ func (d *declaration) readProject(s source) error {
 		if err != nil {
 			return err
 		}
-		d.files = append(d.files, file{name, b})
+		d.files = append(d.files, file{name: name, content: b})
 	}
 	first := d.files[0]
 	if first.name == "pyproject.toml" {

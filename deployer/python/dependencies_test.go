@@ -234,7 +234,7 @@ func FuzzRead(f *testing.F) {
 		for _, n := range []string{"app.py", "Procfile", "manage.py"} {
 			os.WriteFile(filepath.Join(dir, n), []byte(s), 0o644)
 		}
-		tc.EntryPoint(&config.App{Name: "blog"}, dir)
+		tc.EntryPoint(t.Context(), &config.App{Name: "blog"}, dir)
 	})
 }
 

@@ -64,7 +64,7 @@ func TestAdvise(t *testing.T) {
 		{"a variable's", "DATABASES = {'default': env.db()}", nil, ""},
 	} {
 		src := tree(t, "manage.py", managePy, "mysite/settings.py", c.settings)
-		got := strings.Join(python.New(nil, python.Options{}).Advise(&config.App{Name: "blog", Persist: c.persist}, src, deployer.EntryPoint{Framework: "Django"}), "\n")
+		got := strings.Join(python.New(nil, python.Options{}).Advise(t.Context(), &config.App{Name: "blog", Persist: c.persist}, src, deployer.EntryPoint{Framework: "Django"}), "\n")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q", c.name, got)
 		}

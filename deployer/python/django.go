@@ -1,6 +1,7 @@
 package python
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"slices"
@@ -79,10 +80,15 @@ var sqliteFile = pattern(`['"]NAME['"]\s*:\s*(?:str\(\s*)?(?:BASE_DIR\s*/\s*|os\
 
 // Advise implements deployer.Adviser: a database in a release's source is not in
 // the next release.
-func (t *Toolchain) Advise(app *config.App, src string, e deployer.EntryPoint) []string {
+func (t *Toolchain) Advise(ctx context.Context, app *config.App, src string, e deployer.EntryPoint) []string {
 	if e.Framework != "Django" {
 		return nil
 	}
+	a, _ := t.askReader(ctx, app, question{About: aboutAdvice, Source: src, EntryPoint: e}) // without it nothing is worse
+	return a.Advice
+}
+
+func advise(app *config.App, src string, e deployer.EntryPoint) []string {
 	s, err := openSource(src)
 	if err != nil {
 		return nil

@@ -1,6 +1,8 @@
 package python
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"path"
 	"slices"
@@ -16,7 +18,16 @@ var entryPattern = pattern(`^([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)(\(
 const howTo = "name it in scotch.cfg, at the root of the source:\n  [app]\n  entry_point = "
 
 // EntryPoint implements deployer.Toolchain.
-func (t *Toolchain) EntryPoint(app *config.App, src string) (deployer.EntryPoint, error) {
+func (t *Toolchain) EntryPoint(ctx context.Context, app *config.App, src string) (deployer.EntryPoint, error) {
+	a, err := t.askReader(ctx, app, question{About: aboutEntryPoint, Source: src})
+	if err != nil {
+		return deployer.EntryPoint{}, err
+	}
+	return *cmp.Or(a.EntryPoint, &deployer.EntryPoint{}), nil
+}
+
+// entryPoint finds the entry point. from is who names it, where one is configured.
+func entryPoint(app *config.App, from, src string) (deployer.EntryPoint, error) {
 	s, err := openSource(src)
 	if err != nil {
 		return deployer.EntryPoint{}, err
@@ -30,10 +41,6 @@ func (t *Toolchain) EntryPoint(app *config.App, src string) (deployer.EntryPoint
 		}
 		e := deployer.EntryPoint{Module: m[1], Callable: m[2], Factory: m[3] != "", Why: "configured"}
 		e.Framework = f.framework(e.Module)
-		from := "[app] entry_point"
-		if app.Values != nil {
-			from += " of " + app.Origin("app", "entry_point").String()
-		}
 		return e, f.verify(app, e, from)
 	}
 	e, err := f.find()

@@ -103,7 +103,7 @@ func TestEntryPoint(t *testing.T) {
 		{"nothing", []string{"README", ""}, "!entry_point = MODULE:CALLABLE", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e, err := python.New(nil, python.Options{}).EntryPoint(&config.App{Name: "my-blog"}, tree(t, c.files...))
+			e, err := python.New(nil, python.Options{}).EntryPoint(t.Context(), &config.App{Name: "my-blog"}, tree(t, c.files...))
 			if part, ok := strings.CutPrefix(c.want, "!"); ok {
 				if err == nil || !strings.Contains(err.Error(), part) {
 					t.Errorf("got %q, error %v", e, err)
@@ -123,7 +123,7 @@ func TestEntryPoint(t *testing.T) {
 func TestEntryPointConfigured(t *testing.T) {
 	dir := tree(t, "blog/web.py", "import flask\napp = 1\n")
 	find := func(value string) (string, error) {
-		e, err := python.New(nil, python.Options{}).EntryPoint(&config.App{Name: "blog", EntryPoint: value}, dir)
+		e, err := python.New(nil, python.Options{}).EntryPoint(t.Context(), &config.App{Name: "blog", EntryPoint: value}, dir)
 		return e.String() + " " + e.Framework + " " + e.Why, err
 	}
 	for in, want := range map[string]string{
@@ -147,7 +147,7 @@ func TestEntryPointConfigured(t *testing.T) {
 		{"README", "", "uwsgi:app", "uwsgi is hidden"},
 		{"README", "", "installed.web:app", ""},
 	} {
-		_, err := python.New(nil, python.Options{}).EntryPoint(&config.App{Name: "blog", EntryPoint: c.value}, tree(t, c.file, c.text))
+		_, err := python.New(nil, python.Options{}).EntryPoint(t.Context(), &config.App{Name: "blog", EntryPoint: c.value}, tree(t, c.file, c.text))
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s with %s %q: %v", c.value, c.file, c.text, err)
 		}
@@ -162,7 +162,7 @@ func TestEntryPointConfigured(t *testing.T) {
 // A repository with several projects: what holds an app is offered, not a library.
 func TestEntryPointBelow(t *testing.T) {
 	dir := tree(t, "lib/pyproject.toml", "[project]\n", "lib/lib/__init__.py", "", "services/api/app.py", "app = 1\n", "services/site/manage.py", managePy, "services/site/mysite/wsgi.py", "", "pkg/__init__.py", "", "pkg/inner/app.py", "")
-	_, err := python.New(nil, python.Options{}).EntryPoint(&config.App{Name: "blog"}, dir)
+	_, err := python.New(nil, python.Options{}).EntryPoint(t.Context(), &config.App{Name: "blog"}, dir)
 	var none *deployer.NoEntryPointError
 	if !errors.As(err, &none) || !slices.Equal(none.Below, []string{"services/api", "services/site"}) {
 		t.Errorf("%v, %+v", err, none)
@@ -186,7 +186,7 @@ func TestHostileSource(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		e, err := python.New(nil, python.Options{}).EntryPoint(&config.App{Name: "blog"}, dir)
+		e, err := python.New(nil, python.Options{}).EntryPoint(t.Context(), &config.App{Name: "blog"}, dir)
 		if err != nil || e.String() != "main:app" {
 			t.Errorf("%q, %v", e, err)
 		}

@@ -21,7 +21,7 @@ func (t *Toolchain) Install(ctx context.Context, r deployer.InstallRequest) ([]s
 		return nil, fmt.Errorf("make the virtualenv: %q is there already and not empty", r.Dir)
 	}
 	// Read again, not passed on: what is installed is what the source says.
-	d, err := declared(r.App, r.Source, r.Interpreter)
+	d, err := t.declared(ctx, r.App, r.Source, r.Interpreter)
 	if err != nil {
 		return nil, err
 	}

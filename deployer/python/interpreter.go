@@ -1,6 +1,7 @@
 package python
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,11 +20,11 @@ func (t *Toolchain) Interpreter(ctx context.Context, app *config.App, src string
 	if app.InterpreterSet {
 		return t.configured(ctx, app)
 	}
-	w, err := wanted(src)
+	a, err := t.askReader(ctx, app, question{About: aboutInterpreter, Source: src})
 	if err != nil {
 		return deployer.Interpreter{}, err
 	}
-	return t.choose(ctx, app, w)
+	return t.choose(ctx, app, *cmp.Or(a.Want, &want{}))
 }
 
 // configured finds the interpreter that a file names.

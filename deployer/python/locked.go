@@ -128,7 +128,7 @@ func (d *declaration) readLock(s source, app *config.App, in deployer.Interprete
 	if err != nil {
 		return err
 	}
-	d.files = []file{{l.name, b}}
+	d.files = []file{{name: l.name, content: b}}
 	switch l {
 	case poetry:
 		err = d.readPoetry(s, app, in, b)
@@ -166,7 +166,7 @@ func (d *declaration) readLock(s source, app *config.App, in deployer.Interprete
 	}
 	// What is installed is the key, not what else stands in a pyproject.toml.
 	for _, b := range d.lock.batches("/") {
-		d.files = append(d.files, file{"batch", []byte(mask(b.text(d.lock, nil)))})
+		d.files = append(d.files, file{name: "batch", content: []byte(mask(b.text(d.lock, nil)))})
 	}
 	return nil
 }

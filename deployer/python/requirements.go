@@ -1,6 +1,7 @@
 package python
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +26,17 @@ const maxRequirements = 20_000
 
 type file struct {
 	name    string
-	content []byte
+	content []byte // nil of a large one that a reader has read
+	summed  []byte // by the reader, nil where there was none
+}
+
+// sum is the SHA-256 of the content.
+func (f file) sum() []byte {
+	if f.summed != nil {
+		return f.summed
+	}
+	sum := sha256.Sum256(f.content)
+	return sum[:]
 }
 
 func readRequirements(s source, name string) (*requirements, error) {
@@ -48,7 +59,7 @@ func readRequirements(s source, name string) (*requirements, error) {
 		if len(r.files) == 1000 {
 			return fmt.Errorf("%s includes more than 1000 files", r.files[0].name)
 		}
-		r.files = append(r.files, file{name, b})
+		r.files = append(r.files, file{name: name, content: b})
 		for _, l := range logicalLines(string(b)) {
 			where := fmt.Sprintf("%s, line %d", name, l.number)
 			option, value := splitOption(l.text)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"scotch/config"
@@ -28,6 +29,9 @@ type sharing struct {
 var shared sharing
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == python.Arg {
+		syscall.Exit(python.Main(os.Stdin, os.Stdout, os.Stderr)) // at once, with the race detector too
+	}
 	dir, err := os.MkdirTemp("", "scotch-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

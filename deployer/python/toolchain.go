@@ -35,6 +35,12 @@ type Options struct {
 	// DownloadEnv is what such a download gets besides: proxies, UV_PYTHON_DOWNLOADS
 	// (https://docs.astral.sh/uv/reference/environment/), a mirror.
 	DownloadEnv []string
+	// Reader is the command that reads sources: this program, with Arg. Empty: they
+	// are read by this process.
+	Reader []string
+	// ReaderLimits are those of such a reader. Zero: a gigabyte of memory and 20
+	// seconds of processor time.
+	ReaderLimits deployer.ProcessLimits
 	// Files records what was downloaded; nil is good.
 	Files *deployer.Files
 	// Cache returns an existing directory for the installers' caches that the
@@ -81,6 +87,9 @@ var (
 
 // New returns a toolchain that starts programs with run.
 func New(run deployer.Runner, opts Options) *Toolchain {
+	if opts.ReaderLimits == (deployer.ProcessLimits{}) {
+		opts.ReaderLimits = deployer.ProcessLimits{Memory: readerMemory, CPU: readerCPU}
+	}
 	if opts.MaxCache == 0 {
 		opts.MaxCache = DefaultMaxCache
 	}
