@@ -1,7 +1,7 @@
 package deployer
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -30,25 +30,20 @@ func (d *Deployer) Logs(ctx context.Context, app string, n int, follow bool, out
 	if err != nil {
 		return err
 	}
-	at := map[string]int64{}
-	var last []string
-	for i := len(files) - 1; i >= 0; i-- {
+	at, from := map[string]int64{}, map[string]int64{}
+	for i, left := len(files)-1, n; i >= 0; i-- {
 		path := files[i]
-		fi, err := os.Stat(path)
-		if err != nil {
+		var lines int
+		at[path], from[path], lines, err = tailOf(path, left)
+		if errors.Is(err, os.ErrNotExist) {
 			continue
+		} else if err != nil {
+			return err
 		}
-		at[path] = fi.Size()
-		if len(last) < n {
-			lines, err := tail(path, n-len(last))
-			if err != nil {
-				return err
-			}
-			last = append(lines, last...)
-		}
+		left -= lines
 	}
-	for _, line := range last {
-		if _, err := io.WriteString(out, Neutral(line)+"\n"); err != nil {
+	for _, path := range files {
+		if err := showLines(ctx, out, path, from[path], at[path]); err != nil {
 			return err
 		}
 	}
@@ -210,33 +205,89 @@ func (d *Deployer) DeployLog(ctx context.Context, app string, n int, failed stri
 	return err
 }
 
-// tail returns the last n lines of a file.
+// logBlock is how much of a log is in memory at a time.
+const logBlock = 64 << 10
+
+// tailOf is where the last n lines of a file begin, how many there are, and the
+// file's size. An app may have written a log of short lines without an end, and any
+// number of people read it at once: it is looked through from its end by blocks.
+func tailOf(path string, n int) (size, from int64, lines int, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer f.Close()
+	if size, err = f.Seek(0, io.SeekEnd); err != nil || n <= 0 {
+		return size, size, 0, err
+	}
+	buf := make([]byte, min(size, logBlock))
+	for at := size; at > 0; {
+		block := buf[:min(at, logBlock)]
+		at -= int64(len(block))
+		if _, err := f.ReadAt(block, at); err != nil && !errors.Is(err, io.EOF) {
+			return size, size, 0, err
+		}
+		for i := len(block) - 1; i >= 0; i-- {
+			if block[i] != '\n' || at+int64(i) == size-1 { // the end of the last line begins none
+				continue
+			}
+			if lines++; lines == n {
+				return size, at + int64(i) + 1, lines, nil
+			}
+		}
+	}
+	if size > 0 {
+		lines++
+	}
+	return size, 0, lines, nil
+}
+
+// showLines writes a part of a log as it may be shown.
+func showLines(ctx context.Context, out io.Writer, path string, from, to int64) error {
+	if from >= to {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil // removed meanwhile
+	}
+	defer f.Close()
+	in := bufio.NewReaderSize(io.NewSectionReader(f, from, to-from), logBlock)
+	for ctx.Err() == nil {
+		line, err := in.ReadSlice('\n') // of a longer one a part at a time
+		if len(line) > 0 {
+			if _, err := io.WriteString(out, Neutral(strings.TrimSuffix(string(line), "\n"))+"\n"); err != nil {
+				return err
+			}
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// tail returns the last n lines of a file, those in its last MiB.
 func tail(path string, n int) ([]string, error) {
+	size, from, _, err := tailOf(path, n)
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	size, err := f.Seek(0, io.SeekEnd)
+	from = max(from, size-1<<20)
+	data, err := io.ReadAll(io.NewSectionReader(f, from, size-from))
 	if err != nil {
 		return nil, err
 	}
-	var data []byte
-	for at := size; at > 0 && bytes.Count(data, []byte("\n")) <= n && len(data) < 16<<20; {
-		chunk := min(at, 64<<10)
-		at -= chunk
-		buf := make([]byte, chunk, int(chunk)+len(data))
-		if _, err := f.ReadAt(buf, at); err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		data = append(buf, data...)
-	}
 	text := strings.TrimRight(string(data), "\n")
-	if text == "" || n <= 0 {
+	if text == "" {
 		return nil, nil
 	}
-	lines := strings.Split(text, "\n")
-	return lines[max(0, len(lines)-n):], nil
+	return strings.Split(text, "\n"), nil
 }
 
 const rotatePoll = 2 * time.Second

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -25,6 +26,39 @@ func TestTail(t *testing.T) {
 			t.Errorf("tail(%d): %d lines", n, len(got))
 		}
 	}
+}
+
+// Who asked for two thousand million lines got the whole log into the server's
+// memory, some hundred bytes for each line of one, as often as they asked.
+func TestLogsOfManyShortLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.log")
+	const lines = 3 << 20
+	if err := os.WriteFile(path, bytes.Repeat([]byte("a\n"), lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{1, 10, lines - 1, lines, 2000000000} {
+		size, from, got, err := tailOf(path, n)
+		if want := min(n, lines); err != nil || size != 2*lines || got != want || from != int64(2*(lines-want)) {
+			t.Errorf("the last %d lines are %d from %d, %v", n, got, from, err)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	out := &countingWriter{}
+	if err := showLines(t.Context(), out, path, 0, 2*lines); err != nil || out.n != 2*lines {
+		t.Errorf("%d bytes are shown, %v", out.n, err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.HeapSys - before.HeapSys; after.HeapSys > before.HeapSys && got > 32<<20 {
+		t.Errorf("the heap grew by %d bytes", got)
+	}
+}
+
+type countingWriter struct{ n int }
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	c.n += len(p)
+	return len(p), nil
 }
 
 // A process goes on writing to the same descriptor while its log is rotated,
