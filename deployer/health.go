@@ -99,7 +99,7 @@ func (op *operation) awaitHealthy(ctx context.Context, a *config.App, rec *Recor
 	ctx, cancel := context.WithTimeout(ctx, a.Health.Timeout)
 	defer cancel()
 	req := ProbeRequest{
-		App: a.Name, Path: a.Health.Path, Prefix: strings.TrimSuffix(a.URLPrefix, "/"), Host: healthHost(a), Scheme: "http",
+		App: a.Name, User: a.User, Path: a.Health.Path, Prefix: strings.TrimSuffix(a.URLPrefix, "/"), Host: healthHost(a), Scheme: "http",
 	}
 	req.Path = req.Prefix + req.Path
 	named := op.what == "deploy" && isSet(a, "health", "path") && !isSet(a, "health", "status")

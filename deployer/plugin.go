@@ -260,6 +260,7 @@ var ErrEmptyReply = errors.New("the app closed the connection without an answer"
 // ProbeRequest is the request that proves an instance healthy.
 type ProbeRequest struct {
 	App    string // whom it is for
+	User   string // who listens at the socket, "" for the server's own user
 	Path   string // "/" or longer, with the app's prefix
 	Prefix string // [app] url_prefix without the last slash, "" for "/"
 	Host   string

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"scotch/deployer"
 )
@@ -29,8 +30,7 @@ func (u *UWSGI) Probe(ctx context.Context, socket string, r deployer.ProbeReques
 	if err != nil {
 		return 0, err
 	}
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", socket)
+	conn, err := deployer.DialApp(ctx, socket, r.User)
 	if err != nil {
 		return 0, fmt.Errorf("connecting to the app: %w", err)
 	}
@@ -87,7 +87,7 @@ func statusOf(line string) (int, bool) {
 func request(r deployer.ProbeRequest) ([]byte, error) {
 	raw, query, _ := strings.Cut(r.Path, "?")
 	path, err := url.PathUnescape(raw)
-	if err != nil || !strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0) {
+	if err != nil || !strings.HasPrefix(path, "/") || strings.ContainsFunc(path, unicode.IsControl) {
 		return nil, fmt.Errorf("%q is no path of a URL", r.Path)
 	}
 	below, ok := strings.CutPrefix(path, r.Prefix)

@@ -94,6 +94,7 @@ func TestProbeRefuses(t *testing.T) {
 		{Path: "no/slash"},
 		{Path: "/%zz"},
 		{Path: "/%00"},
+		{Path: "/x%0d%0aSET%20x%201%0d%0a"},
 		{Path: "/other/", Prefix: "/shop"},
 		{Path: "/" + strings.Repeat("x", 40000)},
 		{Path: "/?" + strings.Repeat("x", 40000)},

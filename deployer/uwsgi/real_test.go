@@ -63,7 +63,7 @@ func TestServes(t *testing.T) {
 
 	// A worker counts a request when it has hung up.
 	r.wait("the counts of five requests", func() bool {
-		s, err := u.Stats(t.Context(), r.i.Run)
+		s, err := u.Stats(t.Context(), r.i.Run, "")
 		return err == nil && s.Requests == 5 && s.Exceptions == 1 && s.Workers == 2 && s.Busy == 0 && s.RSS > 1<<20
 	})
 }
@@ -116,7 +116,7 @@ func TestStopsWithoutLoss(t *testing.T) {
 	}()
 	marks := strings.TrimPrefix(r.i.Env[len(r.i.Env)-1], "MARKS=")
 	r.wait("the slow request", func() bool { _, err := os.Stat(marks + "/slow"); return err == nil })
-	if s, err := u.Stats(t.Context(), r.i.Run); err != nil || s.Busy != 1 {
+	if s, err := u.Stats(t.Context(), r.i.Run, ""); err != nil || s.Busy != 1 {
 		t.Errorf("with a request under way: %+v, %v", s, err)
 	}
 	r.cmd.Process.Signal(syscall.SIGTERM)
@@ -265,7 +265,7 @@ func TestWheelServes(t *testing.T) {
 		t.Errorf("an exception gives %v", err)
 	}
 	r.wait("the counts of two requests", func() bool {
-		s, err := u.Stats(t.Context(), r.i.Run)
+		s, err := u.Stats(t.Context(), r.i.Run, "")
 		return err == nil && s.Requests == 2 && s.Exceptions == 1
 	})
 	r.cmd.Process.Signal(syscall.SIGTERM)

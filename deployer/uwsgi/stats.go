@@ -7,11 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"scotch/deployer"
 )
 
 // Stats is what an instance's master counts since its start.
@@ -24,10 +25,9 @@ type Stats struct {
 	RSS        int64 // bytes of memory of the master and its workers; pages that they share count for each
 }
 
-// Stats asks the master of the instance with that run directory.
-func (u *UWSGI) Stats(ctx context.Context, runDir string) (Stats, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", statsSocket(runDir))
+// Stats asks the master of the instance with that run directory, which runs as user.
+func (u *UWSGI) Stats(ctx context.Context, runDir, user string) (Stats, error) {
+	conn, err := deployer.DialApp(ctx, statsSocket(runDir), user)
 	if err != nil {
 		return Stats{}, fmt.Errorf("asking uWSGI for its counts: %w", err)
 	}

@@ -9,7 +9,7 @@ import (
 
 // Usage is what an instance that was started by p has done and takes.
 func (u *UWSGI) Usage(ctx context.Context, p *deployer.Plan) (deployer.Usage, error) {
-	s, err := u.Stats(ctx, filepath.Dir(p.Socket))
+	s, err := u.Stats(ctx, filepath.Dir(p.Socket), p.Process.User)
 	if err != nil {
 		return deployer.Usage{}, err
 	}
