@@ -39,7 +39,7 @@ func (a *App) Settings() []Setting {
 		add("app", key)
 	}
 	for _, section := range recordedSections {
-		for _, key := range a.Keys(section) {
+		for _, key := range a.counting(section) {
 			add(section, key)
 		}
 	}
@@ -49,7 +49,7 @@ func (a *App) Settings() []Setting {
 // setRecorded makes the recorded settings win over all files.
 func (v *Values) setRecorded(settings []Setting) {
 	for _, section := range recordedSections {
-		for _, key := range v.keys(section) {
+		for _, key := range v.counting(section) {
 			if !slices.ContainsFunc(settings, func(s Setting) bool { return s.Section == section && s.Key == key }) {
 				v.remove(ref{section, key})
 			}

@@ -136,7 +136,7 @@ The syntax is that of Python's [configparser](https://docs.python.org/3/library/
 
 - ` + "`KEY = VALUE` or `KEY: VALUE`" + `; keys in any case; lines that are indented deeper go on with the value above;
 - ` + "`${key}`" + ` is another value of the same section, ` + "`${section:key}`" + ` one of another section, ` + "`$$`" + ` a dollar sign;
-- ` + "`[DEFAULT]`" + ` holds values that all sections see;
+- ` + "`[DEFAULT]`" + ` holds values that all sections see, where neither they nor the defaults below say otherwise;
 - a section or a key that is there twice in one file is an error, as is one that scotch does not know.
 
 What differs from Python's module, on purpose:

@@ -312,6 +312,12 @@ func (s *schema) find(r ref) (Key, bool) {
 	return k, ok
 }
 
+// named returns the key of a section that has this very name and can be set.
+func (s *schema) named(r ref) (Key, bool) {
+	k, ok := s.byRef[r]
+	return k, ok && !k.Any && k.Set != SetNowhere
+}
+
 // check reports every section and key of a file that is not known, or that must
 // not be set in this layer's files.
 func (s *schema) check(d *document, l Layer) Errors {

@@ -57,6 +57,7 @@ func Open(o Options) (*Site, error) {
 		s.Files = append(s.Files, name)
 	}
 	s.Values = newValues(takesAnyKey)
+	s.known = s.schema.named
 	for _, l := range s.layers {
 		s.add(l.doc, l.kind)
 	}

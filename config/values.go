@@ -65,6 +65,8 @@ type Values struct {
 	// written is what a person wrote where scotch has appended to it.
 	written map[ref]string
 	free    func(section string) bool
+	// known returns the key of that very name, which [DEFAULT] can set; nil: none is known.
+	known func(ref) (Key, bool)
 }
 
 func newValues(free func(string) bool) *Values {
@@ -79,7 +81,7 @@ func newValues(free func(string) bool) *Values {
 // theirs, for the price of those that differ.
 func over(under *Values) *Values {
 	v := newValues(under.free)
-	v.under = under
+	v.under, v.known = under, under.known
 	return v
 }
 
@@ -113,7 +115,7 @@ func (v *Values) raw(r ref) (string, bool) {
 	if raw, ok := v.own(r); ok {
 		return raw, true
 	}
-	if keepsCase(r.section) || r.section == defaultSection || !v.hasSection(r.section) {
+	if keepsCase(r.section) || r.section == defaultSection || v.removed[r] || !v.hasSection(r.section) {
 		return "", false
 	}
 	return v.own(ref{defaultSection, r.key})
@@ -261,22 +263,41 @@ func (v *Values) Sections() []string {
 func (v *Values) Origin(section, key string) Origin {
 	r := ref{section, keyName(section, key)}
 	o, own := v.origin(r)
-	if !own && !keepsCase(section) {
+	if !own && !keepsCase(section) && !v.removed[r] {
 		o, _ = v.origin(ref{defaultSection, r.key})
 	}
 	return o
 }
 
-// Entries returns every value where it was written: those of [DEFAULT] once,
-// first, where there are any.
+// counting are the keys of a section that count: its own, and behind them those
+// that scotch knows and that [DEFAULT] sets.
+func (v *Values) counting(section string) []string {
+	keys := v.keys(section)
+	if section == defaultSection || v.known == nil {
+		return keys
+	}
+	for _, k := range v.keys(defaultSection) {
+		r := ref{section, k}
+		known, ok := v.known(r)
+		// What is the server's is read from the site's files alone.
+		theirs := ok && known.Set == SetInSite && v.Origin(section, k).Layer == LayerApp
+		if _, set := v.raw(r); ok && set && !theirs && !slices.Contains(keys, k) {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// Entries returns every value that counts. Those of [DEFAULT] come first, as they
+// are written there, and once more in each section whose key they set, as they
+// count there.
 func (v *Values) Entries() []Entry {
 	var all []Entry
 	for _, section := range v.sections() {
-		for _, key := range v.keys(section) {
+		for _, key := range v.counting(section) {
 			r := ref{section, key}
-			raw, _ := v.own(r)
-			origin, _ := v.origin(r)
-			e := Entry{Section: section, Key: key, Raw: raw, Origin: origin}
+			raw, _ := v.raw(r)
+			e := Entry{Section: section, Key: key, Raw: raw, Origin: v.Origin(section, key)}
 			value, err := v.interpolate(r, raw)
 			if err != nil {
 				value = raw
@@ -292,7 +313,7 @@ func (v *Values) Entries() []Entry {
 func (v *Values) check() Errors {
 	var errs Errors
 	for _, section := range v.Sections() { // those of [DEFAULT] mean something only where they are used
-		for _, key := range v.keys(section) {
+		for _, key := range v.counting(section) {
 			r := ref{section, key}
 			raw, _ := v.raw(r)
 			if !strings.Contains(raw, "$") {

@@ -20,7 +20,8 @@ func (s *session) addDump(root *cobra.Command) {
 		Short: "the merged configuration of apps",
 		Long: `Shows each value of an app's merged configuration as it counts: where the files
 leave it to scotch, what scotch found out; where that can't be known yet, the
-rule in words. --origin names the file and line of each, or says why it counts.
+rule in words. --origin names the file and line of each, or says why it counts. What
+[DEFAULT] says is shown as written, and once more in each section that takes it.
 Of several apps the others are shown when one has mistakes; the exit status is 1 then.
 
 The values of [env] and [build_env], those that refer to them, and the name and
@@ -107,12 +108,17 @@ func maskSecrets(all []deployer.Setting) {
 			e.Value, e.Raw = masked, masked
 		case secret[e.Section+":"+e.Key]:
 			e.Value = masked // as written it is a name
-		case e.Section == "notify" && e.Key != "timeout" && e.Value != "":
+		case isNotify(e.Section, e.Key) && e.Value != "":
 			e.Value, e.Raw = masked, masked // the URL of a chat's hook holds a token
-		case e.Section == "app" && e.Key == "src":
+		case (e.Section == "app" || e.Section == "DEFAULT") && e.Key == "src":
 			e.Value, e.Raw = withoutUser(e.Value), withoutUser(e.Raw)
 		}
 	}
+}
+
+// isNotify tells whether a key says who is told, itself or by way of [DEFAULT].
+func isNotify(section, key string) bool {
+	return (section == "notify" || section == "DEFAULT") && (key == "command" || key == "url")
 }
 
 func holdsVariables(section string) bool { return section == "env" || section == "build_env" }

@@ -236,8 +236,8 @@ func (s *session) change(ctx context.Context, app string, changes []config.Chang
 	return nil
 }
 
-// tellStillSet names the keys that another file gives a value, now that the
-// app's own says nothing of them.
+// tellStillSet names the keys that another file, or [DEFAULT], gives a value, now
+// that the app's own says nothing of them.
 func (s *session) tellStillSet(ctx context.Context, app string, changes []config.Change, show func(config.Change) string) {
 	entries, err := s.srv.deployer.Configuration(ctx, app)
 	if err != nil {
@@ -245,9 +245,14 @@ func (s *session) tellStillSet(ctx context.Context, app string, changes []config
 	}
 	for _, c := range changes {
 		for _, e := range entries {
-			l := e.Origin.Layer
-			if c.Unset && e.Section == c.Section && e.Key == c.Key && (l == config.LayerSource || l == config.LayerSite) {
+			if !c.Unset || e.Section != c.Section || e.Key != c.Key {
+				continue
+			}
+			switch e.Origin.Layer {
+			case config.LayerSource, config.LayerSite:
 				fmt.Fprintf(s.stderr, "%s still has a value, from %s\n", show(c), where(e.Origin))
+			case config.LayerApp: // its own line is gone
+				fmt.Fprintf(s.stderr, "%s still has a value, from [DEFAULT] in the app's file\n", show(c))
 			}
 		}
 	}
