@@ -107,24 +107,23 @@ func TestPluginsCheck(t *testing.T) {
 			fail("uwsgi_config", k, errors.New("can't be set\nremove the line"))
 		}
 	}
-	for site, want := range map[string]string{
-		"":                            "blog.cfg:2: [app] workers",
-		"[uwsgi_config]\nother = 1\n": "scotch.cfg:2: [uwsgi_config] other: can't be set",
-	} {
-		s := mustOpen(t, site, "blog", "[app]\nworkers = many\n[uwsgi_config]\nsocket = x ; mine\n")
-		s, err := Open(Options{Files: s.Files, Plugins: plugins})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = s.App("blog", AppOptions{})
-		for _, want := range []string{want, "blog.cfg:4: [uwsgi_config] socket: can't be set\nremove the line\na comment stands"} {
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%q: no %q in %v", site, want, err)
-			}
+	s := mustOpen(t, "", "blog", "[app]\nworkers = many\n[uwsgi_config]\nsocket = x ; mine\n")
+	s, err := Open(Options{Files: s.Files, Plugins: plugins})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.App("blog", AppOptions{})
+	for _, want := range []string{"blog.cfg:2: [app] workers", "blog.cfg:4: [uwsgi_config] socket: can't be set\nremove the line\na comment stands"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %v", want, err)
 		}
 	}
+	s = mustOpen(t, "[uwsgi_config]\nother = 1\n")
+	if _, err := Open(Options{Files: s.Files, Plugins: plugins}); err == nil || !strings.Contains(err.Error(), "scotch.cfg:2: [uwsgi_config] other: can't be set") {
+		t.Errorf("of what a site file says for all apps: %v", err)
+	}
 	off := mustOpen(t, "[plugins]\nuwsgi = off\n", "blog", "[uwsgi_config]\nsocket = x\n")
-	off, err := Open(Options{Files: off.Files, Plugins: plugins})
+	off, err = Open(Options{Files: off.Files, Plugins: plugins})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,10 @@ type Defaults struct {
 	// own. A field of the app is zero where its value is reported already. nil
 	// checks nothing.
 	Check func(a *App, fail func(section, key string, err error))
+	// CheckSite is the same for the server's configuration, once when that is
+	// read: the plugin's own section. Paths of the site are empty where they are
+	// reported already.
+	CheckSite func(s *Site, fail func(section, key string, err error))
 }
 
 func (d Defaults) file() string { return d.Name + "/defaults.cfg (built in)" }
@@ -366,6 +370,16 @@ func (s *schema) check(d *document, l Layer) Errors {
 		errs.add(bad)
 	}
 	return errs
+}
+
+// checkSite has each plugin that is on check the server's configuration.
+func (s *schema) checkSite(site *Site, errs *Errors) {
+	t := &typed{v: site.Values, errs: errs}
+	for _, p := range s.plugins {
+		if p.CheckSite != nil && site.Plugins[p.Name] {
+			p.CheckSite(site, t.fail)
+		}
+	}
 }
 
 // checkApp has each plugin that is on check an app's configuration.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,12 +19,15 @@ type Options struct {
 	// Files replace the standard site files; each must exist.
 	Files   []string
 	Plugins []Defaults
-	Dir     string // where ./scotch.cfg is looked for; empty: the working directory
-	Home    string // where ~/.scotch.cfg is looked for; empty: the caller's home
+	// Standalone are a layer above Plugins where [server] mode is standalone.
+	Standalone []Defaults
+	Dir        string // where ./scotch.cfg is looked for; empty: the working directory
+	Home       string // where ~/.scotch.cfg is looked for; empty: the caller's home
 }
 
 // Open reads the configuration of a server. Its error is an Errors with
-// everything that is wrong in the site files, or what kept one from being read.
+// everything that is wrong in the site files, what they say for all apps and to
+// plugins among it, or what kept one from being read.
 //
 // The apps' files are read by Site.App, each time anew.
 func Open(o Options) (*Site, error) {
@@ -33,18 +37,19 @@ func Open(o Options) (*Site, error) {
 	}
 	s := &Site{Named: len(o.Files) > 0, schema: newSchema(o.Plugins), Plugins: make(map[string]bool), neighbours: new(neighbours)}
 	var errs Errors
-	add := func(l Layer, name string, data []byte) {
+	read := func(l Layer, name string, data []byte) layer {
 		d, bad := parse(name, data)
 		errs.add(bad...)
 		if l == LayerSite {
 			errs.add(s.schema.check(d, l)...)
 		}
-		s.layers = append(s.layers, layer{l, d})
+		return layer{l, d}
 	}
-	add(LayerDefaults, builtinName, builtin)
+	base := []layer{read(LayerDefaults, builtinName, builtin)}
 	for _, p := range o.Plugins {
-		add(LayerPlugin, p.file(), p.Text)
+		base = append(base, read(LayerPlugin, p.file(), p.Text))
 	}
+	var own []layer
 	for _, name := range files {
 		data, err := readFile(name)
 		if errors.Is(err, fs.ErrNotExist) && len(o.Files) == 0 {
@@ -53,19 +58,82 @@ func Open(o Options) (*Site, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read site file: %w", err)
 		}
-		add(LayerSite, name, data)
+		own = append(own, read(LayerSite, name, data))
 		s.Files = append(s.Files, name)
 	}
+	s.merge(base, own)
+	if mode, err := s.Get("server", "mode"); err == nil && mode == "standalone" && len(o.Standalone) > 0 {
+		for _, p := range o.Standalone {
+			base = append(base, read(LayerPlugin, p.file(), p.Text))
+		}
+		s.merge(base, own)
+	}
+	s.resolve(&errs)
+	s.schema.checkSite(s, &errs)
+	s.checkApps(&errs)
+	if err := errs.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// merge makes the values of these layers.
+func (s *Site) merge(base, own []layer) {
+	s.layers = slices.Concat(base, own)
 	s.Values = newValues(takesAnyKey)
 	s.known = s.schema.named
 	for _, l := range s.layers {
 		s.add(l.doc, l.kind)
 	}
-	s.resolve(&errs)
-	if err := errs.err(); err != nil {
-		return nil, err
+}
+
+// checkApps reports what site files say for all apps and what is wrong for any
+// app, whatever its name and its own file.
+func (s *Site) checkApps(errs *Errors) {
+	same := func(a, b *Error) bool {
+		return a.File == b.File && a.Line == b.Line && a.Section == b.Section && a.Key == b.Key
 	}
-	return s, nil
+	one, other := s.wrongForApp("a"), s.wrongForApp("b")
+	for _, e := range one {
+		everybodys := slices.ContainsFunc(other, func(o *Error) bool { return same(e, o) })
+		if everybodys && slices.Contains(s.Files, e.File) && !s.leftToApps(ref{e.Section, e.Key}) {
+			errs.add(e)
+		}
+	}
+}
+
+// wrongForApp is what is wrong with an app whose own file says nothing.
+func (s *Site) wrongForApp(name string) Errors {
+	v := over(s.Values)
+	v.set(ref{"app", "name"}, name, Origin{Layer: LayerScotch})
+	v.set(ref{"app", "instance_id"}, Current, Origin{Layer: LayerScotch})
+	var errs Errors
+	value(&typed{v, &errs}, "app", "config", parsePath)
+	s.complete(v, name)
+	a := &App{Values: v, Name: name, InstanceID: Current}
+	s.resolveApp(a, &errs)
+	s.apart(a, nil, &errs)
+	s.schema.checkApp(s, a, &errs)
+	errs.add(v.check()...)
+	return errs
+}
+
+// references are ${key} and ${section:key} in a value.
+var references = pattern(`\$\{(?:([^}:]*):)?([^}:]*)\}`)
+
+// leftToApps tells whether a value refers to one that is not set, or that [DEFAULT]
+// sets, where people put values of their own: what it is, each app's file decides.
+func (s *Site) leftToApps(r ref) bool {
+	raw, _ := s.raw(r)
+	for _, m := range references().FindAllStringSubmatch(raw, -1) {
+		target := ref{cmp.Or(m[1], r.section), ""}
+		target.key = keyName(target.section, m[2])
+		_, set := s.origin(target)
+		if k, _ := s.schema.find(target); k.Set != SetNowhere && !set || target.section == defaultSection {
+			return true
+		}
+	}
+	return false
 }
 
 // layer is a file in its place.
@@ -263,6 +331,15 @@ func (t *typed) fail(section, key string, err error) {
 		hint = strings.TrimPrefix(hint+"\na comment stands on a line of its own: behind a value # and ; are part of it", "\n")
 	}
 	t.errs.add(t.v.errorAt(ref{section, key}, problem, hint))
+}
+
+// Collect gives check a function to tell what is wrong with values, err completing
+// "[section] key: ", its next step on a line of its own. It returns all of that,
+// an Errors, each with its file and line.
+func (v *Values) Collect(check func(fail func(section, key string, err error))) error {
+	var errs Errors
+	check((&typed{v, &errs}).fail)
+	return errs.err()
 }
 
 // value reads a key that has a default.

@@ -294,7 +294,8 @@ func (s *session) maySet(app string, c config.Change, name string) error {
 
 // setInSource tells whether the app's own source may set a key.
 func (s *session) setInSource(section, key string) bool {
-	for _, k := range config.Schema(pluginDefaults(s.srv.site.Mode == "standalone")) {
+	plugins, _ := pluginDefaults()
+	for _, k := range config.Schema(plugins) {
 		if k.Section == section && (k.Any || k.Name == strings.ToLower(key)) && k.Set == config.SetInSource {
 			return true
 		}

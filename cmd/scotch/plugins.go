@@ -85,14 +85,11 @@ type plugins struct {
 	web       deployer.WebServer
 }
 
-// pluginDefaults are the defaults that plugins bring to the configuration.
-func pluginDefaults(standalone bool) []config.Defaults {
+// pluginDefaults are the defaults that plugins bring to the configuration, and
+// those of standalone mode.
+func pluginDefaults() (plugins, standalone []config.Defaults) {
 	apps, webs := defaultsOf(appServers()), defaultsOf(webServers())
-	all := append(apps[0], webs[0]...)
-	if standalone {
-		all = append(append(all, apps[1]...), webs[1]...)
-	}
-	return all
+	return append(apps[0], webs[0]...), append(apps[1], webs[1]...)
 }
 
 // defaultsOf are the plugins' own defaults, and those of standalone mode.

@@ -80,11 +80,8 @@ public keys in ~/.ssh/*.pub are admins'.`,
 
 // openSite reads the site's configuration: the files given, or the standard ones.
 func openSite(files []string) (*config.Site, error) {
-	site, err := config.Open(config.Options{Files: files, Plugins: pluginDefaults(false)})
-	if err != nil || site.Mode != "standalone" {
-		return site, err
-	}
-	return config.Open(config.Options{Files: files, Plugins: pluginDefaults(true)})
+	plugins, standalone := pluginDefaults()
+	return config.Open(config.Options{Files: files, Plugins: plugins, Standalone: standalone})
 }
 
 // serve runs the server until ctx is done, and then ends it in order.

@@ -325,7 +325,7 @@ func (s *session) afterSetup() error {
 }
 
 func (s *session) printUnit() error {
-	site, err := config.Open(config.Options{Files: []string{os.DevNull}, Plugins: pluginDefaults(false)})
+	site, err := openSite([]string{os.DevNull})
 	if err != nil {
 		return err
 	}

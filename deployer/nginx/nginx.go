@@ -2,6 +2,7 @@ package nginx
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,7 +17,7 @@ import (
 
 // Defaults returns the plugin's defaults.cfg.
 func Defaults() config.Defaults {
-	return config.Defaults{Name: "nginx", Text: []byte(defaults), Check: checkApp}
+	return config.Defaults{Name: "nginx", Text: []byte(defaults), Check: checkApp, CheckSite: checkSite}
 }
 
 // StandaloneDefaults returns what differs in standalone mode: a layer above
@@ -66,11 +67,13 @@ type settings struct {
 }
 
 // New reads and checks [nginx] of the site. All that is wrong is in the error,
-// a line each.
+// a config.Errors.
 func New(site *config.Site) (*NGINX, error) {
-	s, err := readSettings(func(key string) (string, error) { return site.Get("nginx", key) })
-	if err != nil {
-		return nil, located(site, err)
+	var s settings
+	if err := site.Collect(func(fail func(section, key string, err error)) {
+		s = readSettings(site, fail)
+	}); err != nil {
+		return nil, err
 	}
 	s.named = make(map[string]config.Origin)
 	for _, key := range site.Keys("nginx") {
@@ -79,21 +82,12 @@ func New(site *config.Site) (*NGINX, error) {
 		}
 	}
 	n := &NGINX{standalone: site.Mode == "standalone", settings: s, instances: site.Paths.Instances, logs: site.Paths.Logs}
-	if err := checkPath("[paths] instances", n.instances); err != nil {
-		return nil, err
-	}
 	// A kernel without IPv6 refuses to listen on [::] (EAFNOSUPPORT), and nginx
 	// then does not start.
-	_, err = os.Stat("/proc/net/if_inet6")
+	_, err := os.Stat("/proc/net/if_inet6")
 	n.ipv6 = err == nil
 	if !n.standalone {
 		return n, nil
-	}
-	if s.configPath == "/etc/nginx" {
-		return nil, fmt.Errorf("[nginx] config_path is %q, which belongs to the distribution's nginx: a standalone server has its own\nset it below [paths] run, such as ${paths:run}/nginx", s.configPath)
-	}
-	if err := checkPath("[paths] logs", n.logs); err != nil {
-		return nil, err
 	}
 	if os.Geteuid() == 0 {
 		if n.owner, err = caller(); err != nil {
@@ -101,26 +95,6 @@ func New(site *config.Site) (*NGINX, error) {
 		}
 	}
 	return n, nil
-}
-
-// located says of each error that begins with a key of [nginx] which line of a
-// site file it is about.
-func located(site *config.Site, err error) error {
-	several, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		several = problems{err}
-	}
-	var all problems
-	for _, one := range several.Unwrap() {
-		rest, ours := strings.CutPrefix(one.Error(), "[nginx] ")
-		key, _, _ := strings.Cut(rest, " ")
-		at := site.Origin("nginx", strings.TrimSuffix(key, ":"))
-		if ours && at.Layer == config.LayerSite {
-			one = fmt.Errorf("%s: %w", at, one)
-		}
-		all.add(one)
-	}
-	return all.err()
 }
 
 // caller names the user and group that this process runs as. nginx gives its
@@ -143,67 +117,100 @@ func caller() (string, error) {
 	return u.Username + " " + g.Name, nil
 }
 
-func readSettings(get func(key string) (string, error)) (settings, error) {
-	var (
-		s    settings
-		errs problems
-	)
-	text := func(key string) string {
-		v, err := get(key)
-		errs.add(err)
-		return strings.TrimSpace(v)
-	}
-	path := func(key string) string {
-		v := text(key)
-		if !errs.any() {
-			errs.add(checkPath("[nginx] "+key, v))
-		}
-		return filepath.Clean(v)
-	}
-	s.configPath = path("config_path")
-	s.sitesPath = path("sites_path")
-	s.domainsPath = path("domains_path")
-	s.pidPath = path("pid_path")
-	s.acme = path("acme_path")
-	s.failedLog = path("failed_log")
-	s.group = text("group")
-	s.program = text("program")
-	s.test = strings.Fields(text("test_command"))
-	s.reload = strings.Fields(text("reload_command"))
-	s.accessLog = text("access_log")
-	listen := text("listen")
-	mode := text("config_mode")
-	if errs.any() {
-		return s, errs.err()
-	}
-
-	if s.accessLog != "" && s.accessLog != "off" {
-		errs.add(checkPath("[nginx] access_log", s.accessLog))
-		s.accessLog = quote(s.accessLog)
-	}
-	for key, v := range map[string][]string{"test_command": s.test, "reload_command": s.reload, "program": {s.program}} {
-		if len(v) == 0 || v[0] == "" {
-			errs.add(fmt.Errorf("[nginx] %s is empty\nname a command, or remove the line for the default", key))
-		}
-	}
-	if s.group != "" && !userName().MatchString(s.group) {
-		errs.add(fmt.Errorf("[nginx] group %q is no name of a group", s.group))
-	}
-	if m, err := strconv.ParseUint(mode, 8, 32); err != nil || m > 0o777 {
-		errs.add(fmt.Errorf("[nginx] config_mode %q is no mode\nwrite it in octal, such as 0600", mode))
-	} else {
-		s.mode = fs.FileMode(m)
-	}
-	for _, f := range strings.FieldsFunc(listen, func(r rune) bool { return r == ' ' || r == ',' || r == '\n' || r == '\t' }) {
-		a, err := parseAddress(f)
-		errs.add(err)
-		s.listen = append(s.listen, a)
-	}
-	if len(s.listen) == 0 {
-		errs.add(fmt.Errorf("[nginx] listen is empty\nname an address, such as 80 or 127.0.0.1:8080"))
-	}
-	return s, errs.err()
+func checkSite(site *config.Site, fail func(section, key string, err error)) {
+	readSettings(site, fail)
 }
+
+// readSettings reads [nginx], and tells fail what is wrong with it and with the
+// paths of the site that are written into nginx's files.
+func readSettings(site *config.Site, fail func(section, key string, err error)) settings {
+	var s settings
+	read := func(key string, parse func(text string) error) {
+		v, err := site.Get("nginx", key)
+		if err == nil {
+			err = parse(strings.TrimSpace(v))
+		}
+		if err != nil {
+			fail("nginx", key, err)
+		}
+	}
+	path := func(key string, to *string) {
+		read(key, func(v string) error {
+			*to = filepath.Clean(v)
+			return checkPath(v)
+		})
+	}
+	command := func(key string, to *[]string) {
+		read(key, func(v string) error {
+			if *to = strings.Fields(v); len(*to) == 0 {
+				return errNoCommand
+			}
+			return nil
+		})
+	}
+	path("config_path", &s.configPath)
+	path("sites_path", &s.sitesPath)
+	path("domains_path", &s.domainsPath)
+	path("pid_path", &s.pidPath)
+	path("acme_path", &s.acme)
+	path("failed_log", &s.failedLog)
+	command("test_command", &s.test)
+	command("reload_command", &s.reload)
+	read("program", func(v string) error {
+		if s.program = v; v == "" {
+			return errNoCommand
+		}
+		return nil
+	})
+	read("access_log", func(v string) error {
+		if s.accessLog = v; v == "" || v == "off" {
+			return nil
+		}
+		s.accessLog = quote(v)
+		return checkPath(v)
+	})
+	read("group", func(v string) error {
+		if s.group = v; v != "" && !userName().MatchString(v) {
+			return fmt.Errorf("%q is no name of a group", v)
+		}
+		return nil
+	})
+	read("config_mode", func(v string) error {
+		m, err := strconv.ParseUint(v, 8, 32)
+		if err != nil || m > 0o777 {
+			return fmt.Errorf("%q is no mode\nwrite it in octal, such as 0600", v)
+		}
+		s.mode = fs.FileMode(m)
+		return nil
+	})
+	read("listen", func(v string) error {
+		var errs problems
+		for _, f := range strings.FieldsFunc(v, func(r rune) bool { return r == ' ' || r == ',' || r == '\n' || r == '\t' }) {
+			a, err := parseAddress(f)
+			errs.add(err)
+			s.listen = append(s.listen, a)
+		}
+		if len(s.listen) == 0 {
+			errs.add(errors.New("is empty\nname an address, such as 80 or 127.0.0.1:8080"))
+		}
+		return errs.err()
+	})
+	if site.Mode == "standalone" && s.configPath == "/etc/nginx" {
+		fail("nginx", "config_path", errors.New("\"/etc/nginx\" belongs to the distribution's nginx: a standalone server has its own\nset it below [paths] run, such as ${paths:run}/nginx"))
+	}
+	written := map[string]string{"instances": site.Paths.Instances}
+	if site.Mode == "standalone" {
+		written["logs"] = site.Paths.Logs
+	}
+	for key, p := range written {
+		if err := checkPath(p); p != "" && err != nil { // an empty one is reported
+			fail("paths", key, err)
+		}
+	}
+	return s
+}
+
+var errNoCommand = errors.New("is empty\nname a command, or remove the line for the default")
 
 // Name is what people call it.
 func (n *NGINX) Name() string { return "nginx" }

@@ -33,14 +33,19 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// open reads a site file and the plugin's defaults.
-func open(t *testing.T, text string, plugins ...config.Defaults) *config.Site {
+// read reads a site file and the plugin's defaults.
+func read(t *testing.T, text string, plugins ...config.Defaults) (*config.Site, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "scotch.cfg")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	site, err := config.Open(config.Options{Files: []string{path}, Plugins: append([]config.Defaults{Defaults()}, plugins...)})
+	return config.Open(config.Options{Files: []string{path}, Plugins: plugins})
+}
+
+func open(t *testing.T, text string, plugins ...config.Defaults) *config.Site {
+	t.Helper()
+	site, err := read(t, text, append([]config.Defaults{Defaults()}, plugins...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,17 +142,12 @@ func TestBase(t *testing.T) {
 }
 
 func TestBaseStandalone(t *testing.T) {
-	s, err := readSettings(func(key string) (string, error) {
-		return map[string]string{
-			"config_path": "/home/ann/var/run/nginx", "sites_path": "/home/ann/var/run/nginx/sites-enabled", "acme_path": "/home/ann/acme",
-			"domains_path": "/home/ann/var/run/nginx/scotch-apps", "pid_path": "/home/ann/var/run/nginx/nginx.pid", "access_log": "off", "failed_log": "/home/ann/var/logs/failed-requests.log",
-			"program": "nginx", "test_command": "x", "reload_command": "x", "listen": "127.0.0.1:8080", "config_mode": "0600",
-		}[key], nil
-	})
+	made, err := New(open(t, "[server]\nmode = standalone\n[paths]\nrun = /home/ann/var/run\nlogs = /home/ann/var/logs\ninstances = /home/ann/var/instances\n"+
+		"[nginx]\nacme_path = /home/ann/acme\ntest_command = x\nreload_command = x\n", StandaloneDefaults()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &NGINX{standalone: true, settings: s, instances: "/home/ann/var/instances", logs: "/home/ann/var/logs", owner: "root root"}
+	n := &NGINX{standalone: true, settings: made.settings, instances: made.instances, logs: made.logs, owner: "root root"}
 	files, err := n.Base()
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +261,11 @@ func TestHostileValues(t *testing.T) {
 func values(t *testing.T, _ *NGINX, include string) *config.Values {
 	t.Helper()
 	lines := strings.ReplaceAll(strings.ReplaceAll(include, "$", "$$"), "\n", "\n  x")
-	return open(t, "[nginx]\ninclude = "+lines+"\n").Values
+	site, err := read(t, "[nginx]\ninclude = "+lines+"\n", config.Defaults{Name: "nginx", Text: []byte(defaults)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return site.Values
 }
 
 func TestSettings(t *testing.T) {
@@ -270,8 +274,8 @@ func TestSettings(t *testing.T) {
 		"listen =", "listen = http", "listen = 0", "listen = 70000", "listen = localhost:80", "listen = ::1:80", "listen = 80;", "listen = unix:/x", "listen = [fe80::1%%eth0]:80",
 		"config_mode = rw", "config_mode = 7777", "access_log = yes please", "group = a b", "test_command =", "reload_command =", "program =",
 	} {
-		_, err := New(open(t, "[nginx]\n"+bad+"\n"))
-		if key, _, _ := strings.Cut(bad, " "); err == nil || !strings.Contains(err.Error(), key) {
+		_, err := read(t, "[nginx]\n"+bad+"\n", Defaults())
+		if key, _, _ := strings.Cut(bad, " "); err == nil || !strings.Contains(err.Error(), "scotch.cfg:2: [nginx] "+key+": ") {
 			t.Errorf("%q gives %v", bad, err)
 		}
 	}

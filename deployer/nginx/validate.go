@@ -44,15 +44,11 @@ func (p *problems) add(err error) {
 	}
 }
 
-func (p problems) any() bool  { return len(p) > 0 }
 func (p problems) err() error { return errors.Join(p...) }
 
-func (p problems) Error() string   { return errors.Join(p...).Error() }
-func (p problems) Unwrap() []error { return p }
-
-func checkPath(what, p string) error {
+func checkPath(p string) error {
 	if !pathName().MatchString(p) {
-		return fmt.Errorf("%s: nginx can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", what, p)
+		return fmt.Errorf("nginx can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", p)
 	}
 	return nil
 }
@@ -99,7 +95,9 @@ func checkRoute(r deployer.Route) error {
 	}
 	errs.add(checkURL("[app] url_prefix", a.URLPrefix))
 	for what, p := range map[string]string{"the socket": r.Socket, "the source": r.Source, "the data": r.Data, "the mark of a stopped app": r.Stopped} {
-		errs.add(checkPath(fmt.Sprintf("%s of %q", what, a.Name), p))
+		if err := checkPath(p); err != nil {
+			errs.add(fmt.Errorf("%s of %q: %w", what, a.Name, err))
+		}
 	}
 	if len(r.Socket) > socketMax {
 		errs.add(fmt.Errorf("the path of a unix socket has at most %d bytes, and %q has %d\nset a shorter [paths] instances", socketMax, r.Socket, len(r.Socket)))
@@ -184,7 +182,7 @@ type address struct {
 }
 
 func parseAddress(s string) (address, error) {
-	bad := fmt.Errorf("[nginx] listen: %q is no address\nuse a port (80), HOST:PORT with a number as host (127.0.0.1:8080), or [IPV6]:PORT", s)
+	bad := fmt.Errorf("%q is no address\nuse a port (80), HOST:PORT with a number as host (127.0.0.1:8080), or [IPV6]:PORT", s)
 	host, port := "", s
 	if i := strings.LastIndexByte(s, ':'); i >= 0 {
 		host, port = s[:i], s[i+1:]

@@ -136,7 +136,9 @@ func (u *UWSGI) instanceData(i *deployer.Instance) (*instanceData, error) {
 		errs = append(errs, fmt.Errorf("%q is no id of an instance", i.ID))
 	}
 	for _, p := range [][2]string{{"the instance's directory", i.Dir}, {"[app] src_path", i.Source}, {"[app] venv_path", i.Venv}, {"[app] run_path", i.Run}} {
-		errs = append(errs, checkPath(p[0], p[1]))
+		if err := checkPath(p[1]); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p[0], err))
+		}
 	}
 	e := i.EntryPoint
 	if !moduleName().MatchString(e.Module) || !callable().MatchString(e.Callable) {
@@ -184,9 +186,9 @@ func sourceLayout(i *deployer.Instance) bool {
 	return !slices.ContainsFunc(libraries, has)
 }
 
-func checkPath(what, p string) error {
+func checkPath(p string) error {
 	if !pathName().MatchString(p) {
-		return fmt.Errorf("%s: uWSGI can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", what, p)
+		return fmt.Errorf("uWSGI can't take the path %q\nuse an absolute path of letters, digits and . _ + @ = - alone", p)
 	}
 	return nil
 }

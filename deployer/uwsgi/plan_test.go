@@ -162,14 +162,21 @@ func TestOptions(t *testing.T) {
 		"x = 100%", "static-map =\n  /a=/a\n  /b=%d", "UPPER! = x", "need_app = false",
 		"plugin = python3", "plugins = http, python311", "need-plugin = 0:/usr/lib/uwsgi/plugins/python311_plugin.so",
 	} {
-		site := open(t, "[uwsgi_config]\n"+bad+"\n")
+		key, _, _ := strings.Cut(bad, " ")
+		_, err := read(t, "[uwsgi_config]\n"+bad+"\n", Defaults())
+		if err == nil || !strings.Contains(err.Error(), "scotch.cfg:2: [uwsgi_config] "+strings.ToLower(key)+": ") {
+			t.Errorf("%q in a site file gives %v", bad, err)
+		}
+		if strings.Contains(bad, "$(") {
+			continue // the interpolation of configuration refuses it
+		}
+		site, err := read(t, "[uwsgi_config]\n"+bad+"\n", config.Defaults{Name: "uwsgi", Text: []byte(defaults)})
+		if err != nil {
+			t.Fatal(err)
+		}
 		a := &config.App{Values: site.Values}
 		if got, err := options(a); err == nil {
 			t.Errorf("%q is taken as %v", bad, got)
-		}
-		key, _, _ := strings.Cut(bad, " ")
-		if strings.Contains(bad, "$(") {
-			continue // the interpolation of configuration refuses it
 		}
 		var failed []string
 		checkOptions(a, func(section, key string, err error) { failed = append(failed, section+" "+key) })
@@ -186,10 +193,11 @@ func TestOptions(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	for _, bad := range []string{"config_path = relative", "config_path = /a b", "config_mode = 9", "config_mode = 0000", "plugin = ../x", "plugin =", "program =", "listen = many", "listen = 0"} {
-		if _, err := New(open(t, "[uwsgi]\n"+bad+"\n"), nil); err == nil {
+		_, err := read(t, "[uwsgi]\n"+bad+"\n", Defaults())
+		if err == nil {
 			t.Errorf("%q is taken", bad)
-		} else if key, _, _ := strings.Cut(bad, " "); !strings.Contains(err.Error(), key) {
-			t.Errorf("%q gives an error that does not name the key: %v", bad, err)
+		} else if key, _, _ := strings.Cut(bad, " "); !strings.Contains(err.Error(), "scotch.cfg:2: [uwsgi] "+key+": ") {
+			t.Errorf("%q gives an error that does not name file, line and key: %v", bad, err)
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 // Defaults returns the plugin's defaults.cfg.
 func Defaults() config.Defaults {
-	return config.Defaults{Name: "uwsgi", Text: []byte(defaults), Check: checkOptions}
+	return config.Defaults{Name: "uwsgi", Text: []byte(defaults), Check: checkOptions, CheckSite: checkSite}
 }
 
 // StandaloneDefaults returns what differs in standalone mode: a layer above Defaults.
@@ -60,8 +60,8 @@ type settings struct {
 // New reads and checks [uwsgi] of the site. It asks run for nothing but which
 // Python the distribution's uWSGI has.
 func New(site *config.Site, run deployer.Runner) (*UWSGI, error) {
-	s, err := readSettings(func(key string) (string, error) { return site.Get("uwsgi", key) })
-	if err != nil {
+	var s settings
+	if err := site.Collect(func(fail func(section, key string, err error)) { s = readSettings(site, fail) }); err != nil {
 		return nil, err
 	}
 	s.named = make(map[string]config.Origin)
@@ -106,43 +106,58 @@ func (u *UWSGI) SelfCheck(ctx context.Context) error {
 	return nil
 }
 
-func readSettings(get func(key string) (string, error)) (settings, error) {
-	var (
-		s    settings
-		errs []error
-	)
-	text := func(key string) string {
-		v, err := get(key)
-		errs = append(errs, err)
-		return strings.TrimSpace(v)
+func checkSite(site *config.Site, fail func(section, key string, err error)) {
+	readSettings(site, fail)
+}
+
+// readSettings reads [uwsgi], and tells fail what is wrong with it.
+func readSettings(site *config.Site, fail func(section, key string, err error)) settings {
+	var s settings
+	read := func(key string, parse func(text string) error) {
+		v, err := site.Get("uwsgi", key)
+		if err == nil {
+			err = parse(strings.TrimSpace(v))
+		}
+		if err != nil {
+			fail("uwsgi", key, err)
+		}
 	}
-	s.configPath = text("config_path")
-	s.program = text("program")
-	s.plugin = text("plugin")
-	mode, listen := text("config_mode"), text("listen")
-	if err := errors.Join(errs...); err != nil {
-		return s, err
-	}
-	if s.configPath != "" {
-		errs = append(errs, checkPath("[uwsgi] config_path", s.configPath))
-		s.configPath = filepath.Clean(s.configPath)
-	}
-	if s.program == "" {
-		errs = append(errs, errors.New("[uwsgi] program is empty\nname uWSGI's program, or remove the line for the default"))
-	}
-	if !pluginName().MatchString(s.plugin) {
-		errs = append(errs, fmt.Errorf("[uwsgi] plugin %q is no name of a plugin", s.plugin))
-	}
-	m, err := strconv.ParseUint(mode, 8, 32)
-	if err != nil || m > 0o777 || m&0o400 == 0 {
-		errs = append(errs, fmt.Errorf("[uwsgi] config_mode %q is no mode of a file that can be read\nwrite it in octal, such as 0640", mode))
-	}
-	s.mode = fs.FileMode(m)
-	s.listen, err = strconv.Atoi(listen)
-	if err != nil || s.listen < 1 || s.listen > 65535 {
-		errs = append(errs, fmt.Errorf("[uwsgi] listen %q is no number of connections from 1 to 65535", listen))
-	}
-	return s, errors.Join(errs...)
+	read("config_path", func(v string) error {
+		if v == "" {
+			return nil
+		}
+		s.configPath = filepath.Clean(v)
+		return checkPath(v)
+	})
+	read("program", func(v string) error {
+		if s.program = v; v == "" {
+			return errors.New("is empty\nname uWSGI's program, or remove the line for the default")
+		}
+		return nil
+	})
+	read("plugin", func(v string) error {
+		if s.plugin = v; !pluginName().MatchString(v) {
+			return fmt.Errorf("%q is no name of a plugin", v)
+		}
+		return nil
+	})
+	read("config_mode", func(v string) error {
+		m, err := strconv.ParseUint(v, 8, 32)
+		if err != nil || m > 0o777 || m&0o400 == 0 {
+			return fmt.Errorf("%q is no mode of a file that can be read\nwrite it in octal, such as 0640", v)
+		}
+		s.mode = fs.FileMode(m)
+		return nil
+	})
+	read("listen", func(v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 || n > 65535 {
+			return fmt.Errorf("%q is no number of connections from 1 to 65535", v)
+		}
+		s.listen = n
+		return nil
+	})
+	return s
 }
 
 // Name is what people call it.

@@ -65,14 +65,19 @@ func says(version string) func(deployer.Command) error {
 	}
 }
 
-// open reads a site file and the plugin's defaults.
-func open(t *testing.T, text string) *config.Site {
+// read reads a site file and the plugin's defaults.
+func read(t *testing.T, text string, plugin config.Defaults) (*config.Site, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "scotch.cfg")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	site, err := config.Open(config.Options{Files: []string{path}, Plugins: []config.Defaults{Defaults()}})
+	return config.Open(config.Options{Files: []string{path}, Plugins: []config.Defaults{plugin}})
+}
+
+func open(t *testing.T, text string) *config.Site {
+	t.Helper()
+	site, err := read(t, text, Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
