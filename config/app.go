@@ -24,6 +24,9 @@ type Site struct {
 	Files []string
 	// Named tells that they were named, in place of the standard ones.
 	Named bool
+	// Commands is how people reach the server's commands, "ssh HOST", for the hints
+	// of errors. Who opens the site sets it; empty stands for scotch here.
+	Commands string
 
 	layers     []layer
 	schema     *schema

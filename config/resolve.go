@@ -77,7 +77,7 @@ func (s *Site) App(name string, o AppOptions) (*App, error) {
 		}
 		d, bad := parse(path, data)
 		errs.add(bad...)
-		errs.add(s.schema.check(d, LayerApp)...)
+		errs.add(s.schema.check(d, LayerApp, func(entry, Key) string { return "set it in " + s.siteFile() })...)
 		v.add(d, LayerApp)
 	}
 
@@ -122,10 +122,15 @@ func (s *Site) addSource(v *Values, name string, o AppOptions, errs *Errors) {
 	}
 	d, bad := parse(file, o.Source)
 	errs.add(bad...)
-	errs.add(s.schema.check(d, LayerSource)...)
 	own := newValues(nil)
 	own.given = map[string]string{"name": name}
 	own.add(d, LayerSource)
+	errs.add(s.schema.check(d, LayerSource, func(e entry, k Key) string {
+		if k.Set == SetInSite {
+			return "an operator sets it in a site file"
+		}
+		return "remove the line; an operator sets it on the server: " + s.setCommand(name, e, own)
+	})...)
 	total := 0
 	for _, e := range d.entries {
 		k, known := s.schema.find(ref{e.section, e.key})

@@ -323,8 +323,8 @@ func (s *schema) named(r ref) (Key, bool) {
 }
 
 // check reports every section and key of a file that is not known, or that must
-// not be set in this layer's files.
-func (s *schema) check(d *document, l Layer) Errors {
+// not be set in this layer's files. elsewhere says where a key is set instead.
+func (s *schema) check(d *document, l Layer, elsewhere func(entry, Key) string) Errors {
 	var errs Errors
 	for _, h := range d.sections {
 		if h.name == defaultSection || slices.Contains(s.sections, h.name) {
@@ -357,13 +357,10 @@ func (s *schema) check(d *document, l Layer) Errors {
 			bad.Hint = "remove the line"
 		case l == LayerApp && k.Set == SetInSite:
 			bad.Problem = "can't be set for one app"
-			bad.Hint = "set it in a site file, such as /etc/scotch.cfg"
+			bad.Hint = elsewhere(e, k)
 		case l == LayerSource && k.Set != SetInSource:
 			bad.Problem = "can't be set in the app's source"
-			bad.Hint = "an operator sets it on the server, in the app's file apps-enabled/NAME.cfg; it is live after restart NAME"
-			if k.Set == SetInSite {
-				bad.Hint = "an operator sets it in a site file"
-			}
+			bad.Hint = elsewhere(e, k)
 		default:
 			continue
 		}

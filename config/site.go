@@ -41,7 +41,7 @@ func Open(o Options) (*Site, error) {
 		d, bad := parse(name, data)
 		errs.add(bad...)
 		if l == LayerSite {
-			errs.add(s.schema.check(d, l)...)
+			errs.add(s.schema.check(d, l, nil)...) // anything may be set there
 		}
 		return layer{l, d}
 	}

@@ -46,7 +46,7 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 	}
 	src := filepath.Join(rec.Source, filepath.FromSlash(a.Root))
 	if fi, err := os.Stat(src); err != nil || !fi.IsDir() {
-		return nil, nil, fmt.Errorf("[app] root is %q, and the commit has no such directory\nadd it and %s, or change root in apps-enabled/%s.cfg on the server", a.Root, again(a), op.app)
+		return nil, nil, fmt.Errorf("[app] root is %q, and the commit has no such directory\nadd it, or name another: %s config %s set root=DIRECTORY\nthen %s", a.Root, op.d.SSH, op.app, again(a))
 	}
 	if err := op.persist(a, src); err != nil {
 		return nil, nil, err

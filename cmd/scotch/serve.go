@@ -81,7 +81,12 @@ public keys in ~/.ssh/*.pub are admins'.`,
 // openSite reads the site's configuration: the files given, or the standard ones.
 func openSite(files []string) (*config.Site, error) {
 	plugins, standalone := pluginDefaults()
-	return config.Open(config.Options{Files: files, Plugins: plugins, Standalone: standalone})
+	site, err := config.Open(config.Options{Files: files, Plugins: plugins, Standalone: standalone})
+	if err != nil {
+		return nil, err
+	}
+	site.Commands = sshCommand(site)
+	return site, nil
 }
 
 // serve runs the server until ctx is done, and then ends it in order.
