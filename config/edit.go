@@ -39,15 +39,15 @@ func Unset(section, key string) Change {
 // the file goes below its commented-out line where there is one, else to the
 // end of its section.
 //
-// It refuses a text that has errors, and what a file can't hold (a carriage
+// It refuses a text that has errors, which it names by file, and what a file can't hold (a carriage
 // return, a NUL byte, a text that is no UTF-8). It does not know which keys
 // there are: Site.App with AppOptions.File tells whether the result is good.
-func Edit(data []byte, changes []Change) ([]byte, error) {
+func Edit(file string, data []byte, changes []Change) ([]byte, error) {
 	eol := "\n"
 	if bytes.Contains(data, []byte("\r\n")) {
 		eol = "\r\n"
 	}
-	want, errs := parse("", data)
+	want, errs := parse(file, data)
 	if err := errs.err(); err != nil {
 		return nil, fmt.Errorf("the file has errors of its own\n%w", err)
 	}
@@ -79,7 +79,7 @@ func Edit(data []byte, changes []Change) ([]byte, error) {
 		same = same && ok && raw == e.raw
 	}
 	if !same {
-		return nil, fmt.Errorf("the file is laid out in a way that can't be edited by program\nedit it by hand, and begin its sections and keys at the first column")
+		return nil, fmt.Errorf("%s is laid out in a way that can't be edited by program\nedit it by hand, and begin its sections and keys at the first column", file)
 	}
 	return data, nil
 }

@@ -50,7 +50,7 @@ C = new
 [git]
 branch = ${app:name}
 `
-	got, err := Edit([]byte(before), []Change{Set("app", "workers", "3"), Set("app", "threads", "8"), Set("env", "A", "$x"), Unset("env", "B"), Unset("env", "nothing"), Set("env", "C", "new"), SetRaw("git", "branch", "${app:name}")})
+	got, err := Edit("blog.cfg", []byte(before), []Change{Set("app", "workers", "3"), Set("app", "threads", "8"), Set("env", "A", "$x"), Unset("env", "B"), Unset("env", "nothing"), Set("env", "C", "new"), SetRaw("git", "branch", "${app:name}")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,11 +60,11 @@ branch = ${app:name}
 }
 
 func TestEditLineEnds(t *testing.T) {
-	got, err := Edit([]byte("[env]\r\nA = 1\r\n"), []Change{Set("env", "B", "x\ny")})
+	got, err := Edit("blog.cfg", []byte("[env]\r\nA = 1\r\n"), []Change{Set("env", "B", "x\ny")})
 	if err != nil || string(got) != "[env]\r\nA = 1\r\nB = x\r\n\ty\r\n" {
 		t.Errorf("%q, %v", got, err)
 	}
-	got, err = Edit(nil, []Change{Set("app", "keep", "3"), Unset("app", "keep")})
+	got, err = Edit("blog.cfg", nil, []Change{Set("app", "keep", "3"), Unset("app", "keep")})
 	if err != nil || string(got) != "[app]\n" {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -83,7 +83,7 @@ func TestEditRoundTrip(t *testing.T) {
 	for i, v := range values {
 		changes = append(changes, Set("env", fmt.Sprintf("V%d", i), v))
 	}
-	file, err := Edit(file, changes)
+	file, err := Edit("blog.cfg", file, changes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestEditRoundTrip(t *testing.T) {
 	// Again, the other way round: each value in the place of another one.
 	slices.Reverse(values)
 	for i, v := range values {
-		if file, err = Edit(file, []Change{Set("env", fmt.Sprintf("V%d", i), v)}); err != nil {
+		if file, err = Edit("blog.cfg", file, []Change{Set("env", fmt.Sprintf("V%d", i), v)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestEditRefuses(t *testing.T) {
 		"a file with errors":            {"[app]\nnonsense\n", Set("app", "keep", "3")},
 		"what would join another value": {"[app]\n#keep = 5\n    workers = 2\n", Set("app", "keep", "3")},
 	} {
-		if got, err := Edit([]byte(test.file), []Change{test.change}); err == nil {
+		if got, err := Edit("blog.cfg", []byte(test.file), []Change{test.change}); err == nil {
 			t.Errorf("%s: gave %q", name, got)
 		}
 	}

@@ -314,7 +314,7 @@ func FuzzRead(f *testing.F) {
 		if err := v.check().err(); err != nil {
 			_ = err.Error()
 		}
-		edited, err := Edit(data, []Change{Set("env", key, value)})
+		edited, err := Edit("blog.cfg", data, []Change{Set("env", key, value)})
 		if err != nil {
 			return
 		}
@@ -331,7 +331,7 @@ func FuzzRead(f *testing.F) {
 		if got, _, err := v.Lookup("env", key); err != nil || got != value {
 			t.Fatalf("set %q to %q in %q: got %q, %v from %q", key, value, data, got, err, edited)
 		}
-		again, err := Edit(edited, []Change{Unset("env", key)})
+		again, err := Edit("blog.cfg", edited, []Change{Unset("env", key)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,9 +19,9 @@ type Edit struct {
 	By  Actor
 	// What is done, for reports: "setting SECRET_KEY". It names no values.
 	What string
-	// Apply gets the file's content and returns the new one; an error changes
-	// nothing. It may be called more than once.
-	Apply func([]byte) ([]byte, error)
+	// Apply gets the file's path, for errors, and its content, and returns the new
+	// one; an error changes nothing. It may be called more than once.
+	Apply func(file string, data []byte) ([]byte, error)
 	// Restart makes the change live.
 	Restart bool
 }
@@ -134,6 +134,7 @@ func (d *Deployer) edited(ctx context.Context, e Edit) (c edited, err error) {
 	if c.path, err = d.site.AppFile(e.App); err != nil {
 		return c, err
 	}
+	named := c.path
 	// A rename would replace a link that an operator made.
 	if real, err := filepath.EvalSymlinks(c.path); err == nil {
 		c.path = real
@@ -144,7 +145,7 @@ func (d *Deployer) edited(ctx context.Context, e Edit) (c edited, err error) {
 		}
 		return c, err
 	}
-	if c.after, err = e.Apply(bytes.Clone(c.before)); err != nil {
+	if c.after, err = e.Apply(named, bytes.Clone(c.before)); err != nil {
 		return c, fmt.Errorf("nothing is changed: %w", err)
 	}
 	if bytes.Equal(c.before, c.after) {

@@ -191,12 +191,12 @@ func (s *session) change(ctx context.Context, app string, changes []config.Chang
 	var absent []string
 	outcome, err := s.srv.deployer.Change(ctx, deployer.Edit{
 		App: app, By: s.actor(), What: strings.Join(what, ", "), Restart: !e.noRestart && !later,
-		Apply: func(data []byte) ([]byte, error) {
+		Apply: func(file string, data []byte) ([]byte, error) {
 			absent = nil
 			for _, c := range changes {
 				before := data
 				var err error
-				if data, err = config.Edit(before, []config.Change{c}); err != nil {
+				if data, err = config.Edit(file, before, []config.Change{c}); err != nil {
 					return nil, err
 				}
 				if c.Unset && string(before) == string(data) {

@@ -20,7 +20,7 @@ func SiteFile(domain string, buildEnv []config.Var) ([]byte, error) {
 	for _, v := range buildEnv {
 		changes = append(changes, config.Set("build_env", v.Name, v.Value))
 	}
-	text, err := config.Edit(siteTemplate, changes)
+	text, err := config.Edit("site.cfg", siteTemplate, changes)
 	if err != nil {
 		return nil, fmt.Errorf("writing the site file: %w", err)
 	}
