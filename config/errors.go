@@ -13,6 +13,7 @@ type Error struct {
 	Line    int    // counted from 1; 0 where the file as a whole is meant
 	Section string
 	Key     string
+	Default bool // the line is one of [DEFAULT], which gives the key its value
 	Problem string
 	Hint    string // the next step, empty where the problem says it
 }
@@ -27,7 +28,11 @@ func (e *Error) Error() string {
 		b.WriteString(": ")
 	}
 	if e.Section != "" {
-		b.WriteString(strings.TrimRight(fmt.Sprintf("[%s] %s", brief(e.Section), brief(e.Key)), " ") + ": ")
+		b.WriteString(strings.TrimRight(fmt.Sprintf("[%s] %s", brief(e.Section), brief(e.Key)), " "))
+		if e.Default {
+			b.WriteString(", from [DEFAULT]")
+		}
+		b.WriteString(": ")
 	}
 	b.WriteString(e.Problem)
 	if e.Hint != "" {

@@ -159,6 +159,9 @@ func (v *Values) meant(section, name string) string {
 			}
 		}
 	}
+	if _, ok := v.own(ref{defaultSection, keyName(defaultSection, name)}); ok && keepsCase(section) {
+		return fmt.Sprintf(" (did you mean ${%s:%s}?)", defaultSection, name)
+	}
 	names := slices.Collect(maps.Keys(v.given))
 	if !isSecret(section) {
 		names = append(names, v.Keys(section)...)

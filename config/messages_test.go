@@ -45,6 +45,14 @@ func TestWhatIsSaid(t *testing.T) {
 		{"no comment", "[app]\nworkers = four\nsrc = ~/a;b#c\n", nil, []string{comment}},
 		{"a comment that would show a secret", "[env]\n1X = s3cret # old\n", []string{"[env] 1X"}, []string{"s3cret"}},
 
+		{"a value of [DEFAULT] in [env]", "[DEFAULT]\nzed = 1\n[env]\nA = ${zed}\n", []string{"blog.cfg:4: [env] A: refers to ${zed}, which is not set (did you mean ${DEFAULT:zed}?)"}, nil},
+		{"an indented header", "[app]\nkeep = 3\n  [env]\nA = b\nC = d\n",
+			[]string{"blog.cfg:4: [app] a: there is no such key\nline 3, [env], is indented, and so goes on with the value above it: begin it where that key begins", "blog.cfg:2: [app] keep"}, []string{"[app] has"}},
+		{"an indented section", "[app]\nkeep = 3\n  [env]\n  A = b\n", []string{"blog.cfg:2: [app] keep: ", "\n[env] is indented, and so is part of the value: begin it where the key begins"}, nil},
+		{"a file that is too long", "[app]\n#" + strings.Repeat("x", 2_000_000), []string{"the file has more than 1048576 bytes"}, []string{"1048577"}},
+		{"a value from [DEFAULT]", "[DEFAULT]\nroot = /x\n", []string{"blog.cfg:2: [app] root, from [DEFAULT]: "}, nil},
+		{"a module without a callable", "[app]\nentry_point = app.app\n", []string{`blog.cfg:2: [app] entry_point: must be MODULE:CALLABLE, with () for a factory, not "app.app"`}, nil},
+
 		{"neighbours swapped", "[app]\nscr = /x\nkepe = 3\n[gti]\nbranch = x\n[pluigns]\n", []string{"did you mean src?", "did you mean keep?", "did you mean [git]?", "did you mean [plugins]?"}, nil},
 		{"what nobody sets", "[app]\nnmae = blog\nconfgi = /x\ninstance_idd = 1\n[git]\nconfig = x\nname = x\n", []string{"[app] nmae: there is no such key\n[app] has src, "},
 			[]string{"mean name", "mean config", "mean instance_id", "has name", "instance_id,", " config,"}},

@@ -28,7 +28,7 @@ var (
 	healthPattern      = pattern(`^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*$`)
 	relativePattern    = pattern(`^[A-Za-z0-9._@+/-]+$`)
 	interpreterPattern = pattern(`^[A-Za-z0-9_][A-Za-z0-9._+-]*$`)
-	entryPattern       = pattern(`^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_.]*(\(\))?)?$`)
+	entryPattern       = pattern(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\(\))?$`)
 	scpPattern         = pattern(`^([A-Za-z0-9_.-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:[^:\s]\S*$`)
 )
 
@@ -353,7 +353,7 @@ func parseInterpreter(s string) (string, error) {
 }
 
 func parseEntryPoint(s string) (string, error) {
-	if !entryPattern().MatchString(s) || strings.Contains(s, "..") {
+	if !entryPattern().MatchString(s) {
 		return "", fmt.Errorf("must be MODULE:CALLABLE, with () for a factory, not %q\nfor the application in blog/wsgi.py write blog.wsgi:application; what lies in another directory needs [app] root = DIRECTORY", s)
 	}
 	return s, nil

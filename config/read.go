@@ -65,7 +65,7 @@ func parse(file string, data []byte) (*document, Errors) {
 		errs.add(&Error{File: file, Line: n, Problem: problem, Hint: hint})
 	}
 	if len(data) > maxFile {
-		fail(0, fmt.Sprintf("the file has %d bytes, at most %d are read", len(data), maxFile), "")
+		fail(0, fmt.Sprintf("the file has more than %d bytes, which is the most that is read", maxFile), "")
 		return d, errs
 	}
 	if !utf8.Valid(data) {

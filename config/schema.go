@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"slices"
@@ -349,7 +350,8 @@ func (s *schema) check(d *document, l Layer, elsewhere func(entry, Key) string) 
 			bad.Hint = "write the value where it is used"
 		case !known:
 			bad.Problem = "there is no such key"
-			if bad.Hint = retired(e.section, e.key); bad.Hint == "" {
+			bad.Hint = cmp.Or(s.swallowed(d, e), retired(e.section, e.key))
+			if bad.Hint == "" {
 				bad.Hint = s.nearest(e.section, e.key)
 			}
 		case k.Set == SetNowhere:
@@ -367,6 +369,21 @@ func (s *schema) check(d *document, l Layer, elsewhere func(entry, Key) string) 
 		errs.add(bad)
 	}
 	return errs
+}
+
+// swallowed tells of a section header above a key that is indented, and so is part of
+// a value: what was to be below it is taken for keys of the section before.
+func (s *schema) swallowed(d *document, e entry) string {
+	for n := e.first - 1; n >= 0 && d.lines[n].kind != headerLine; n-- {
+		if d.lines[n].kind != continuationLine {
+			continue
+		}
+		name, ok := headerName(strings.TrimFunc(d.lines[n].text, isSpace))
+		if ok && slices.Contains(s.sections, name) && name != e.section {
+			return fmt.Sprintf("line %d, [%s], is indented, and so goes on with the value above it: begin it where that key begins", n+1, name)
+		}
+	}
+	return ""
 }
 
 // checkSite has each plugin that is on check the server's configuration.

@@ -329,6 +329,8 @@ func (t *typed) fail(section, key string, err error) {
 		problem, hint = "the value can't be used", ""
 	} else if raw, _ := t.v.raw(ref{section, key}); commentBehind().MatchString(raw) {
 		hint = strings.TrimPrefix(hint+"\na comment stands on a line of its own: behind a value # and ; are part of it", "\n")
+	} else if m := headerBelow().FindStringSubmatch(raw); m != nil {
+		hint = strings.TrimPrefix(hint+"\n"+m[1]+" is indented, and so is part of the value: begin it where the key begins", "\n")
 	}
 	t.errs.add(t.v.errorAt(ref{section, key}, problem, hint))
 }
@@ -391,6 +393,9 @@ func (t *typed) dirMode(mode string) fs.FileMode {
 // commentBehind is what would be an inline comment, which configparser does not
 // have by default.
 var commentBehind = pattern(`(?m)\s[#;]`)
+
+// headerBelow is a section header that became a line of a value.
+var headerBelow = pattern(`\n(\[[a-z_]+\])(?:\n|$)`)
 
 func text(s string) (string, error) { return s, nil }
 

@@ -230,7 +230,7 @@ func (v *Values) located(err error) error {
 
 func (v *Values) errorAt(r ref, problem, hint string) *Error {
 	o := v.Origin(r.section, r.key)
-	return &Error{File: o.File, Line: o.Line, Section: r.section, Key: r.key, Problem: problem, Hint: hint}
+	return &Error{File: o.File, Line: o.Line, Section: r.section, Key: r.key, Default: o.Line > 0 && v.fromDefault(r), Problem: problem, Hint: hint}
 }
 
 // Keys returns the keys of a section in the order in which they first appeared,
