@@ -22,6 +22,8 @@ type Site struct {
 	Plugins map[string]bool // [plugins] NAME = on/off
 	// Files are the site files that were read, absolute, in the order of reading.
 	Files []string
+	// Mistakes are what is wrong with what the site files say for all apps.
+	Mistakes Errors
 	// Named tells that they were named, in place of the standard ones.
 	Named bool
 	// Commands is how people reach the server's commands, "ssh HOST", for the hints

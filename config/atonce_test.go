@@ -21,7 +21,10 @@ func TestSiteFileErrorsAllAtOnce(t *testing.T) {
 	}
 	open := func(text string) error {
 		dir := folder(t, "scotch.cfg", text+"\n")
-		_, err := Open(Options{Files: []string{dir + "/scotch.cfg"}, Plugins: plugins})
+		s, err := Open(Options{Files: []string{dir + "/scotch.cfg"}, Plugins: plugins})
+		if err == nil {
+			err = s.Mistakes.err()
+		}
 		return err
 	}
 	err := open("[nginx]\nconfig_path = bad\n[uwsgi]\nconfig_path = bad\n[paths]\nfoo = 1\n[app]\nworkers = x\nroot = /x\n[env]\nA = $x\n1B = y\n[server]\nlisten = x")

@@ -26,8 +26,9 @@ type Options struct {
 }
 
 // Open reads the configuration of a server. Its error is an Errors with
-// everything that is wrong in the site files, what they say for all apps and to
-// plugins among it, or what kept one from being read.
+// everything that is wrong in the site files, what they say to plugins among it, or
+// what kept one from being read. What they say for all apps is among it too, and no
+// error by itself (Site.Mistakes): it keeps apps from being deployed, not from serving.
 //
 // The apps' files are read by Site.App, each time anew.
 func Open(o Options) (*Site, error) {
@@ -70,9 +71,10 @@ func Open(o Options) (*Site, error) {
 	}
 	s.resolve(&errs)
 	s.schema.checkSite(s, &errs)
-	s.checkApps(&errs)
-	if err := errs.err(); err != nil {
-		return nil, err
+	s.checkApps(&s.Mistakes)
+	if len(errs) > 0 {
+		errs.add(s.Mistakes...)
+		return nil, errs.err()
 	}
 	return s, nil
 }

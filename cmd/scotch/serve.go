@@ -118,6 +118,9 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	if err != nil {
 		return err
 	}
+	for _, e := range site.Mistakes {
+		log.Errorf("no app can be deployed: %v", e)
+	}
 	if dir := filepath.Dir(site.Server.HostKey); !isDir(dir) {
 		return fmt.Errorf("there is no %q, where [server] host_key is\nmake it; to try scotch without root: scotch serve --standalone DIR", dir)
 	}
@@ -395,7 +398,7 @@ func (s *server) remote(app string) string {
 // address puts this server's address into a text about SERVER:2222, which stays
 // where no server runs.
 func (s *server) address(text string) string {
-	if s == nil {
+	if s == nil || s.site == nil {
 		return text
 	}
 	ssh := strings.TrimPrefix(sshCommand(s.site), "ssh ")
