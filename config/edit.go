@@ -47,6 +47,9 @@ func Edit(file string, data []byte, changes []Change) ([]byte, error) {
 	if bytes.Contains(data, []byte("\r\n")) {
 		eol = "\r\n"
 	}
+	if len(changes) > MaxChanges {
+		return nil, fmt.Errorf("these are %d changes, and at most %d are made at once", len(changes), MaxChanges)
+	}
 	want, errs := parse(file, data)
 	if err := errs.err(); err != nil {
 		return nil, fmt.Errorf("the file has errors of its own\n%w", err)
@@ -82,6 +85,25 @@ func Edit(file string, data []byte, changes []Change) ([]byte, error) {
 		return nil, fmt.Errorf("%s is laid out in a way that can't be edited by program\nedit it by hand, and begin its sections and keys at the first column", file)
 	}
 	return data, nil
+}
+
+// MaxChanges bounds the changes of one Edit: each reads the text anew.
+const MaxChanges = 500
+
+// Absent are the changes that remove a key which the text does not have.
+func Absent(data []byte, changes []Change) []Change {
+	d, _ := parse("", data)
+	has := make(map[ref]bool)
+	for _, e := range d.entries {
+		has[ref{e.section, e.key}] = true
+	}
+	var absent []Change
+	for _, c := range changes {
+		if c.Unset && !has[ref{c.Section, keyName(c.Section, c.Key)}] {
+			absent = append(absent, c)
+		}
+	}
+	return absent
 }
 
 func (c Change) check() error {
@@ -203,6 +225,10 @@ func change(data []byte, r ref, c Change, value []string, eol string) ([]byte, e
 
 // place finds the line before which a new key goes, and its indentation.
 func place(d *document, r ref) (at int, indent string, found bool) {
+	ends := make(map[int]int, len(d.entries)) // of values, by their first line
+	for _, e := range d.entries {
+		ends[e.first] = e.last
+	}
 	current, inValue, hidden := "", -1, false
 	for n, l := range d.lines {
 		switch l.kind {
@@ -214,8 +240,7 @@ func place(d *document, r ref) (at int, indent string, found bool) {
 				indent = l.text[:len(l.text)-len(strings.TrimLeftFunc(l.text, isSpace))]
 			}
 		case optionLine:
-			i := slices.IndexFunc(d.entries, func(e entry) bool { return e.first == n })
-			inValue = d.entries[i].last
+			inValue = ends[n]
 			if current == r.section {
 				at = inValue + 1
 				indent = l.text[:len(l.text)-len(strings.TrimLeftFunc(l.text, isSpace))]

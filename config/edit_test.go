@@ -191,3 +191,35 @@ func TestStandaloneSite(t *testing.T) {
 		t.Errorf("%d comments in\n%s", n, text)
 	}
 }
+
+// An env file of some thousand lines kept the server busy for a minute: each variable
+// read the file three times and looked at each pair of its lines.
+func TestManyChanges(t *testing.T) {
+	var changes []Change
+	for i := range MaxChanges {
+		changes = append(changes, Change{Section: "env", Key: fmt.Sprintf("V%d", i), Value: "x"})
+	}
+	if _, err := Edit("a.cfg", []byte("[app]\n"), changes); err != nil {
+		t.Error(err)
+	}
+	if _, err := Edit("a.cfg", []byte("[app]\n"), append(changes, changes[0])); err == nil || !strings.Contains(err.Error(), "501 changes") {
+		t.Errorf("one more gives %v", err)
+	}
+	unset := []Change{Unset("env", "A"), Unset("env", "B"), {Section: "env", Key: "C"}}
+	if got := Absent([]byte("[env]\nA = 1\n"), unset); len(got) != 1 || got[0].Key != "B" {
+		t.Errorf("absent are %v", got)
+	}
+}
+
+// Thousands of references to what is not set were compared with thousands of keys.
+func TestManyUnknownReferences(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("[static]\n")
+	for i := range 4900 {
+		fmt.Fprintf(&b, "/abcdefghij%05d/ = ${bcdefghijk%05d}\n", i, i)
+	}
+	s := mustOpen(t, "", "blog", b.String())
+	if _, err := s.App("blog", AppOptions{}); err == nil || strings.Contains(err.Error(), "did you mean") {
+		t.Errorf("%.200v", err)
+	}
+}

@@ -162,6 +162,11 @@ func (v *Values) meant(section, name string) string {
 	if _, ok := v.own(ref{defaultSection, keyName(defaultSection, name)}); ok && keepsCase(section) {
 		return fmt.Sprintf(" (did you mean ${%s:%s}?)", defaultSection, name)
 	}
+	// A file that was pushed may refer to thousands of names with thousands of others
+	// to compare each with.
+	if len(v.origins) > maxCandidates {
+		return ""
+	}
 	names := slices.Collect(maps.Keys(v.given))
 	if !isSecret(section) {
 		names = append(names, v.Keys(section)...)
@@ -172,6 +177,10 @@ func (v *Values) meant(section, name string) string {
 	}
 	return ""
 }
+
+// maxCandidates is how many values there may be for a name that is not known to be
+// compared with theirs.
+const maxCandidates = 500
 
 // escape writes text so that it interpolates to itself.
 func escape(s string) string { return strings.ReplaceAll(s, "$", "$$") }

@@ -186,8 +186,12 @@ func (v *Values) keys(section string) []string {
 	if v.under == nil {
 		return s.KeyStrings()
 	}
+	has := make(map[string]bool, len(all))
+	for _, k := range all {
+		has[k] = true
+	}
 	for _, k := range s.KeyStrings() {
-		if !slices.Contains(all, k) {
+		if !has[k] {
 			all = append(all, k)
 		}
 	}

@@ -193,17 +193,10 @@ func (s *session) change(ctx context.Context, app string, changes []config.Chang
 		App: app, By: s.actor(), What: strings.Join(what, ", "), Restart: !e.noRestart && !later,
 		Apply: func(file string, data []byte) ([]byte, error) {
 			absent = nil
-			for _, c := range changes {
-				before := data
-				var err error
-				if data, err = config.Edit(file, before, []config.Change{c}); err != nil {
-					return nil, err
-				}
-				if c.Unset && string(before) == string(data) {
-					absent = append(absent, show(c))
-				}
+			for _, c := range config.Absent(data, changes) {
+				absent = append(absent, show(c))
 			}
-			return data, nil
+			return config.Edit(file, data, changes)
 		},
 	}, report)
 	if err != nil {
