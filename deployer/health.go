@@ -131,7 +131,10 @@ func (op *operation) awaitHealthy(ctx context.Context, a *config.App, rec *Recor
 		if !passing && same >= sameAnswers {
 			next := op.unhealthy(a, rec, status, req.Host)
 			if hint := op.diagnose(a, rec, op.showLog(plan, "the app's output").lines); hint != "" {
-				next = hint + "\n" + next
+				if errors.Is(err, ErrEmptyReply) { // no [health] status allows that
+					next = ""
+				}
+				next = strings.TrimSuffix(hint+"\n"+next, "\n")
 			}
 			return fmt.Errorf("the app is not healthy: %s\n%s", answer, next)
 		}

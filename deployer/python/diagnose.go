@@ -15,6 +15,8 @@ var (
 	environ  = pattern(`\benviron\b|<frozen os>|/os\.py"`)
 	// Those of python-decouple and django-environ.
 	unsetVariable = pattern(`UndefinedValueError: (\w+) not found|ImproperlyConfigured: Set the (\w+) environment variable`)
+	// An ASGI app that is called as PEP 3333 has it, with two arguments.
+	noSend = pattern(`^TypeError: \S+\(\) missing (1 required positional argument: |2 required positional arguments: 'receive' and )'send'$`)
 	// What Flask (Werkzeug), Bottle and Django say when their own server runs, or can't.
 	ownServer = pattern(`^ ?\* (Running on http|Serving Flask app)|^Bottle v\S+ server starting|^Listening on http://|^Port \d+ is in use by another program|^Starting development server at http`)
 )
@@ -26,6 +28,9 @@ func (t *Toolchain) Diagnose(f deployer.Failure) string {
 		l := strings.TrimSpace(f.Lines[i])
 		if m := noModule().FindStringSubmatch(l); m != nil {
 			return missingModule(f, first(m[1]))
+		}
+		if noSend().MatchString(l) {
+			return asgiError(f.EntryPoint.String()).Error()
 		}
 		name := ""
 		if m := keyError().FindStringSubmatch(l); m != nil && slices.ContainsFunc(f.Lines[max(0, i-6):i], environ().MatchString) {

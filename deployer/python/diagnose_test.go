@@ -33,10 +33,13 @@ func TestDiagnose(t *testing.T) {
 		{"Flask's server", " * Serving Flask app 'app'\n * Debug mode: off", "", nil, true, "__main__"},
 		{"Flask's server, its port taken", "Address already in use\nPort 5000 is in use by another program. Either identify", "", nil, true, "__main__"},
 		{"Bottle's server", "Bottle v0.12.25 server starting up (using WSGIRefServer())...", "", nil, true, "__main__"},
+		{"an ASGI app", "Traceback (most recent call last):\nTypeError: FastAPI.__call__() missing 1 required positional argument: 'send'", "", nil, true, "blog:app is an ASGI app, and scotch runs WSGI apps\n"},
+		{"an ASGI app, Python 3.9", "TypeError: __call__() missing 1 required positional argument: 'send'", "", nil, true, "is an ASGI app"},
+		{"a function that lacks another argument", "TypeError: post() missing 1 required positional argument: 'sender'", "", nil, true, ""},
 		{"nothing known", "RuntimeError: oh no", "", nil, true, ""},
 	} {
 		got := python.New(nil, python.Options{}).Diagnose(deployer.Failure{
-			App: "blog", Lines: strings.Split(c.log, "\n"), Source: src, Dependencies: c.dependencies, Packages: c.packages,
+			App: "blog", Lines: strings.Split(c.log, "\n"), Source: src, EntryPoint: deployer.EntryPoint{Module: "blog", Callable: "app"}, Dependencies: c.dependencies, Packages: c.packages,
 			Deploy: c.deploy, SSH: "ssh host", Again: "push again",
 		})
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {

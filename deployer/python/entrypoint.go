@@ -58,6 +58,28 @@ type finder struct {
 	asgi   string // a file with an app of the other kind
 	hidden string // a file with an app that can't be imported by its name
 	wants  string // a factory that takes arguments
+
+	followed map[string]module // files that others import from, read once each
+	read     int               // bytes of those
+}
+
+// maxFollowed bounds what is read, and kept, of files that others import from.
+const maxFollowed = 32 << 20
+
+// follow is what a file binds that another one imports from, nothing where too much
+// was read already.
+func (f *finder) follow(file string) module {
+	m, ok := f.followed[file]
+	if !ok && f.read < maxFollowed {
+		text, _ := f.s.text(file)
+		f.read += len(text)
+		m = parseModule(text)
+		if f.followed == nil {
+			f.followed = map[string]module{}
+		}
+		f.followed[file] = m
+	}
+	return m
 }
 
 func (f *finder) find() (deployer.EntryPoint, error) {
@@ -141,14 +163,17 @@ func (f *finder) inFile(name, module string) (deployer.EntryPoint, bool) {
 	if e.Framework != "" {
 		e.Why = "detected: " + e.Framework + ", " + name
 	}
+	isAsync := func(n string, factory bool) bool {
+		what := f.async(name, m, n, factory)
+		if what != "" && f.asgi == "" {
+			f.asgi = what
+		}
+		return what != ""
+	}
 	for _, n := range []string{"app", "application"} {
 		v, ok := m.assigned[n]
 		switch {
-		case !ok, notAnApp().MatchString(v):
-		case asyncApp().MatchString(v):
-			if f.asgi == "" {
-				f.asgi = n + " in " + name
-			}
+		case !ok, notAnApp().MatchString(v), isAsync(n, false):
 		case dashApp().MatchString(v) && m.assigned["server"] != "":
 			e.Callable = "server" // Dash hands out its Flask app by that name
 			return e, true
@@ -161,24 +186,29 @@ func (f *finder) inFile(name, module string) (deployer.EntryPoint, bool) {
 			e.Callable = n
 			return e, true
 		}
+		if m.async[n] {
+			isAsync(n, false)
+		}
 	}
 	for _, n := range factories {
 		free, ok := m.called[n]
-		if free {
+		switch {
+		case (free || m.async[n]) && isAsync(n, true):
+		case free:
 			e.Callable, e.Factory = n, true
 			return e, true
-		}
-		if ok && f.wants == "" {
+		case ok && f.wants == "":
 			f.wants = wantsArguments(n, name)
 		}
 	}
 	for _, n := range []string{"app", "application", "create_app", "make_app"} {
 		from, ok := m.imported[n]
+		factory := strings.HasSuffix(n, "_app")
 		// "from . import app" is a module more often than an app.
-		if !ok || from == "." || strings.HasSuffix(from, "celery") || m.assigned[n] != "" {
+		if !ok || from.module == "." || strings.HasSuffix(from.module, "celery") || m.assigned[n] != "" || isAsync(n, factory) {
 			continue
 		}
-		e.Callable, e.Factory = n, strings.HasSuffix(n, "_app")
+		e.Callable, e.Factory = n, factory
 		return e, true
 	}
 	return deployer.EntryPoint{}, false
@@ -186,10 +216,74 @@ func (f *finder) inFile(name, module string) (deployer.EntryPoint, bool) {
 
 var (
 	notAnApp = pattern(`^(None\b|(\w+\.)*(Celery|Typer|QApplication|Blueprint)\()`)
-	asyncApp = pattern(`^(\w+\.)*(FastAPI|Starlette|Quart|Litestar|Sanic|BlackSheep|get_asgi_application)\(`)
+	asyncApp = pattern(`^(\w+\.)*(FastAPI|Starlette|Quart|Litestar|Sanic|BlackSheep|ASGIApp|ProtocolTypeRouter|WsgiToAsgi|asgi\.App|get_asgi_application)\(`)
 	dashApp  = pattern(`^(\w+\.)*Dash\(`)
 	madeApp  = pattern(`^(\w+\.)*(Flask|Bottle|App|API|make_wsgi_app|get_wsgi_application)\(`)
 )
+
+var (
+	calls    = pattern(`^(\w+)\(`)
+	nameOnly = pattern(`^\w+$`)
+)
+
+// maxHops bounds how far a name is followed.
+const maxHops = 8
+
+// async follows a name of a module, through other names and the source's own
+// imports, to what it is made of. It says where there is an ASGI app, "" where none
+// can be read. file is the module's.
+func (f *finder) async(file string, m module, name string, factory bool) string {
+	for range maxHops {
+		v := m.assigned[name]
+		from, imported := m.imported[name]
+		_, isFunction := m.called[name]
+		switch {
+		case m.async[name] && factory, factory && asyncApp().MatchString(m.returned[name]):
+			return fmt.Sprintf("what %s() in %s returns", name, file)
+		case m.async[name], !factory && asyncApp().MatchString(v):
+			return name + " in " + file
+		case isFunction:
+			return ""
+		case !factory && calls().MatchString(v):
+			if call := calls().FindString(v); len(call)+closing(v[len(call):])+1 != len(v) {
+				return "" // and something is made of that
+			}
+			name, factory = calls().FindStringSubmatch(v)[1], true
+			continue
+		case nameOnly().MatchString(v):
+			name = v
+			continue
+		case v != "" || !imported:
+			return ""
+		}
+		next, ok := f.importedFile(file, from.module)
+		if !ok {
+			return ""
+		}
+		file, m, name = next, f.follow(next), from.name
+	}
+	return ""
+}
+
+// importedFile is the file that a module of the source imports from, which is of
+// the source too.
+func (f *finder) importedFile(file, module string) (string, bool) {
+	rel := strings.TrimLeft(module, ".")
+	if rel == module {
+		return f.moduleFile(module)
+	}
+	dir := path.Dir(file)
+	for range len(module) - len(rel) - 1 {
+		dir = path.Dir(dir)
+	}
+	base := path.Join(dir, strings.ReplaceAll(rel, ".", "/"))
+	for _, name := range []string{path.Join(base, "__init__.py"), base + ".py"} {
+		if f.s.isFile(name) {
+			return name, true
+		}
+	}
+	return "", false
+}
 
 // framework names the framework whose module is imported.
 func framework(imports []string) string {

@@ -8,33 +8,62 @@ import (
 // module is what the top level of a Python file binds, as far as it can be read
 // without running it: indented code, strings and comments don't count.
 type module struct {
-	assigned map[string]string // the right side, as written
-	called   map[string]bool   // functions that can be called without an argument
-	imported map[string]string // where a name was imported from
-	imports  []string          // first words of the modules that are imported
+	assigned map[string]string       // the right side, as written
+	called   map[string]bool         // functions that can be called without an argument
+	async    map[string]bool         // functions that only an event loop can run, or that have ASGI's parameters
+	returned map[string]string       // what a function returns on its last line, as written
+	imported map[string]importedFrom // where a name was imported from
+	imports  []string                // first words of the modules that are imported
 }
 
+// importedFrom is "from module import name".
+type importedFrom struct{ module, name string }
+
 var (
-	defPattern    = pattern(`^def\s+(\w+)\s*\(`)
+	defPattern    = pattern(`^(async\s+)?def\s+(\w+)\s*\(`)
+	returnPattern = pattern(`(?s)^return\b\s*(.+)$`)
 	fromPattern   = pattern(`(?s)^from\s+(\S+)\s+import\s+(.+)$`)
 	importPattern = pattern(`(?s)^import\s+(.+)$`)
 	identifier    = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 func parseModule(src string) module {
-	m := module{assigned: map[string]string{}, called: map[string]bool{}, imported: map[string]string{}}
-	for _, s := range statements(src) {
-		if d := defPattern().FindStringSubmatchIndex(s); d != nil {
-			params := s[d[1]:]
-			m.called[s[d[2]:d[3]]] = !needsArgument(params[:closing(params)])
+	m := module{assigned: map[string]string{}, called: map[string]bool{}, async: map[string]bool{}, returned: map[string]string{}, imported: map[string]importedFrom{}}
+	var in function
+	decorated := false // what such a function is, or returns, can't be told
+	for l := range moduleLines(src) {
+		s := l.text
+		if l.indent != "" {
+			in.add(l)
 			continue
 		}
+		in.end(m)
+		if s[0] == '@' {
+			decorated = true
+			continue
+		}
+		if d := defPattern().FindStringSubmatchIndex(s); d != nil {
+			name, params, async := s[d[4]:d[5]], s[d[1]:], d[2] >= 0
+			end := closing(params)
+			if !decorated {
+				in = function{name: name, local: map[string]string{}}
+				in.line(behindColon(params[min(end+1, len(params)):]))
+			}
+			params = params[:end]
+			m.async[name] = !decorated && (async || asgiParams().MatchString(params))
+			if delete(m.called, name); !async && !m.async[name] {
+				m.called[name] = !needsArgument(params)
+			}
+			decorated = false
+			continue
+		}
+		decorated = false
 		if f := fromPattern().FindStringSubmatch(s); f != nil {
 			m.imports = append(m.imports, first(f[1]))
 			for part := range strings.SplitSeq(strings.Trim(strings.TrimSpace(f[2]), "()"), ",") {
 				name, as := bound(part)
 				if as != "" && name != "*" {
-					m.imported[as] = f[1]
+					m.imported[as] = importedFrom{f[1], name}
 				}
 			}
 			continue
@@ -46,9 +75,72 @@ func parseModule(src string) module {
 			}
 			continue
 		}
-		m.assign(s)
+		now := map[string]string{}
+		assign(now, s)
+		for name, v := range now {
+			m.assigned[name] = v
+			delete(m.async, name)
+		}
 	}
+	in.end(m)
 	return m
+}
+
+// asgiParams are those of https://asgi.readthedocs.io/en/stable/specs/main.html#applications,
+// by the names that everybody gives them.
+var asgiParams = pattern(`(?s)^\s*scope\b.*,\s*receive\b.*,\s*send\b`)
+
+// function is one whose body is being read: what its own lines bind and return,
+// those of the first indentation. What lines further in bind can't be told.
+type function struct {
+	name, indent, returned string
+	local                  map[string]string
+}
+
+func (f *function) add(l moduleLine) {
+	switch {
+	case f.name == "":
+	case f.indent == "":
+		f.indent = l.indent
+		f.line(l.text)
+	case l.indent == f.indent:
+		f.line(l.text)
+	default:
+		inner := map[string]string{}
+		assign(inner, l.text)
+		for name := range inner {
+			delete(f.local, name)
+		}
+	}
+}
+
+func (f *function) line(s string) {
+	if r := returnPattern().FindStringSubmatch(s); r != nil {
+		f.returned = strings.TrimSpace(r[1])
+		if v, ok := f.local[f.returned]; ok {
+			f.returned = v
+		}
+		return
+	}
+	assign(f.local, s)
+}
+
+// end is called where the body ends.
+func (f *function) end(m module) {
+	if f.name != "" {
+		m.returned[f.name] = f.returned
+	}
+	*f = function{}
+}
+
+// behindColon is what stands on the line of a def.
+func behindColon(s string) string {
+	for i := range topLevel(s) {
+		if s[i] == ':' {
+			return strings.TrimSpace(s[i+1:])
+		}
+	}
+	return ""
 }
 
 // bound reads "NAME" or "NAME as OTHER".
@@ -68,7 +160,7 @@ func first(module string) string {
 }
 
 // assign reads "a = b = value", "a: T = value" and "a, b = value".
-func (m module) assign(s string) {
+func assign(to map[string]string, s string) {
 	var targets []string
 	rest := s
 	for {
@@ -83,7 +175,7 @@ func (m module) assign(s string) {
 		t, _, _ = strings.Cut(t, ":")
 		for name := range strings.SplitSeq(strings.Trim(strings.TrimSpace(t), "()"), ",") {
 			if name = strings.TrimSpace(name); identifier().MatchString(name) {
-				m.assigned[name] = strings.TrimSpace(rest)
+				to[name] = strings.TrimSpace(rest)
 			}
 		}
 	}
@@ -158,60 +250,63 @@ func needsArgument(params string) bool {
 	return needs(params[start:])
 }
 
-// statements returns the logical lines that begin in the first column, without
-// comments; lines within brackets and strings are parts of theirs.
-func statements(src string) []string {
-	src = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(strings.TrimPrefix(src, "\ufeff"))
-	var out []string
-	var b strings.Builder
-	depth, lineStart, indented := 0, true, false
-	flush := func() {
-		if s := strings.TrimSpace(b.String()); s != "" && !indented {
-			out = append(out, s)
+// moduleLine is a statement, or the head of one, with the white space before it.
+type moduleLine struct{ indent, text string }
+
+// moduleLines yields a file's, without comments; lines within brackets and
+// strings are parts of theirs.
+func moduleLines(src string) iter.Seq[moduleLine] {
+	return func(yield func(moduleLine) bool) {
+		src := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(strings.TrimPrefix(src, "\ufeff"))
+		var b strings.Builder
+		depth, lineStart, indent := 0, true, ""
+		flush := func() bool {
+			s := strings.TrimSpace(b.String())
+			b.Reset()
+			lineStart = true
+			return s == "" || yield(moduleLine{indent, s})
 		}
-		b.Reset()
-		lineStart = true
-	}
-	for i := 0; i < len(src); {
-		c := src[i]
-		if lineStart {
-			indented, lineStart = c == ' ' || c == '\t' || c == '\f', false
-		}
-		switch {
-		case c == '"' || c == '\'':
-			n := pyStringEnd(src[i:])
-			b.WriteString(src[i : i+n])
-			i += n
-			continue
-		case c == '#':
-			n := strings.IndexByte(src[i:], '\n')
-			if n < 0 {
-				n = len(src) - i
+		for i := 0; i < len(src); {
+			c := src[i]
+			if lineStart {
+				indent, lineStart = src[i:len(src)-len(strings.TrimLeft(src[i:], " \t\f"))], false
 			}
-			i += n
-			continue
-		case c == '\\' && i+1 < len(src) && src[i+1] == '\n':
-			b.WriteByte(' ')
-			i += 2
-			continue
-		case strings.IndexByte("([{", c) >= 0:
-			depth++
-		case strings.IndexByte(")]}", c) >= 0:
-			depth = max(0, depth-1)
-		case c == '\n' && depth == 0, c == ';' && depth == 0:
-			was := indented
-			flush()
-			if c == ';' { // what follows is on the same line
-				lineStart, indented = false, was
+			switch {
+			case c == '"' || c == '\'':
+				n := pyStringEnd(src[i:])
+				b.WriteString(src[i : i+n])
+				i += n
+				continue
+			case c == '#':
+				n := strings.IndexByte(src[i:], '\n')
+				if n < 0 {
+					n = len(src) - i
+				}
+				i += n
+				continue
+			case c == '\\' && i+1 < len(src) && src[i+1] == '\n':
+				b.WriteByte(' ')
+				i += 2
+				continue
+			case strings.IndexByte("([{", c) >= 0:
+				depth++
+			case strings.IndexByte(")]}", c) >= 0:
+				depth = max(0, depth-1)
+			case c == '\n' && depth == 0, c == ';' && depth == 0:
+				if !flush() {
+					return
+				}
+				if c == ';' { // what follows is on the same line
+					lineStart = false
+				}
+				i++
+				continue
 			}
+			b.WriteByte(c)
 			i++
-			continue
 		}
-		b.WriteByte(c)
-		i++
+		flush()
 	}
-	flush()
-	return out
 }
 
 // pyStringEnd is the length of the string literal that s begins with. One that

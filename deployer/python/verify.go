@@ -51,9 +51,10 @@ func (f *finder) verify(a *config.App, e deployer.EntryPoint, from string) error
 	}
 	m := parseModule(text)
 	free, isFunction := m.called[e.Callable]
+	if what := f.async(name, m, e.Callable, e.Factory); what != "" {
+		return asgiError(what)
+	}
 	switch {
-	case asyncApp().MatchString(m.assigned[e.Callable]):
-		return asgiError(e.Callable + " in " + name)
 	case isFunction && !free && e.Factory:
 		return errors.New(wantsArguments(e.Callable, name))
 	case isFunction && free && !e.Factory && slices.Contains(factories[:], e.Callable):
@@ -106,7 +107,7 @@ func (f *finder) callables(module string, m module) []deployer.EntryPoint {
 		}
 	}
 	for _, n := range factories {
-		if m.called[n] {
+		if m.called[n] && !asyncApp().MatchString(m.returned[n]) {
 			add(n, true)
 		}
 	}
