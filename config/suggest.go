@@ -51,6 +51,15 @@ func (k Key) suggested() bool {
 
 // didYouMean names the candidate that is spelled most alike, "" where none is.
 func didYouMean(name string, candidates []string, show func(string) string) string {
+	best := Nearest(name, candidates)
+	if best == "" {
+		return ""
+	}
+	return "did you mean " + show(best) + "?"
+}
+
+// Nearest is the candidate that is spelled most alike, "" where none is.
+func Nearest(name string, candidates []string) string {
 	if len(name) > 60 {
 		return ""
 	}
@@ -60,10 +69,7 @@ func didYouMean(name string, candidates []string, show func(string) string) stri
 			best, least = c, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return "did you mean " + show(best) + "?"
+	return best
 }
 
 // distance counts the letters to insert, remove, change, or swap with their

@@ -206,6 +206,8 @@ type EntryPoint struct {
 	Factory          bool   // Callable is called without arguments, once, to get the app
 	Framework        string // "Django", "Flask", "" where not known
 	Why              string // "configured", "detected: app.py"
+	// From is where a person named it, "" where nobody did: "[app] entry_point of scotch.cfg:2".
+	From string `json:",omitempty"`
 }
 
 // String is MODULE:CALLABLE, with () behind a factory.

@@ -2,9 +2,11 @@ package python
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
+	"scotch/config"
 	"scotch/deployer"
 )
 
@@ -27,7 +29,7 @@ func (t *Toolchain) Diagnose(f deployer.Failure) string {
 	for i := len(f.Lines) - 1; i >= 0; i-- {
 		l := strings.TrimSpace(f.Lines[i])
 		if m := noModule().FindStringSubmatch(l); m != nil {
-			return missingModule(f, first(m[1]))
+			return missingModule(f, m[1])
 		}
 		if noSend().MatchString(l) {
 			return asgiError(f.EntryPoint.String()).Error()
@@ -49,13 +51,23 @@ func (t *Toolchain) Diagnose(f deployer.Failure) string {
 }
 
 // missingModule is the next step where an import finds no module.
-func missingModule(f deployer.Failure, name string) string {
+func missingModule(f deployer.Failure, module string) string {
+	name := first(module)
 	if name == "encodings" { // Python's own library is not where the virtualenv says
 		return damaged(f)
 	}
-	if s, err := openSource(f.Source); err == nil {
+	s, err := openSource(f.Source)
+	if err == nil {
 		defer s.Close()
-		finder := finder{s: s}
+	}
+	finder := finder{s: s, app: f.App}
+	// Where the entry point's own module is not found, nothing of the app has run.
+	wrong := err == nil && (f.EntryPoint.Module == module || strings.HasPrefix(f.EntryPoint.Module, module+"."))
+	if wrong {
+		_, there := finder.moduleFile(f.EntryPoint.Module)
+		wrong = !there
+	}
+	if err == nil && !wrong {
 		if _, ok := finder.moduleFile(name); ok || s.isDir(name) {
 			return "" // a part of the app: the traceback says it
 		}
@@ -63,14 +75,67 @@ func missingModule(f deployer.Failure, name string) string {
 	for _, p := range f.Packages {
 		project, _, _ := strings.Cut(p, "==")
 		project, _, _ = strings.Cut(project, " @ ")
-		if normal(project) == normal(name) {
+		if (module == name || !wrong) && normal(project) == normal(name) {
 			return fmt.Sprintf("%s was installed, and the virtualenv lacks it now\n%s", p, damaged(f))
 		}
+	}
+	if wrong {
+		return finder.wrongModule(f)
 	}
 	if f.Dependencies == "" {
 		return fmt.Sprintf("no dependencies are declared; if %q is of a package, name that in a requirements.txt or pyproject.toml and %s", name, f.Again)
 	}
 	return fmt.Sprintf("if %q is of a package, %s has to name that too; mend it and %s", name, f.Dependencies, f.Again)
+}
+
+// wrongModule is the next step where the entry point's module is nowhere.
+func (f *finder) wrongModule(failed deployer.Failure) string {
+	e := failed.EntryPoint
+	names := fmt.Sprintf("%s names the module %q, ", e.From, e.Module)
+	if e.From == "" {
+		names = fmt.Sprintf("the entry point's module is %q, ", e.Module)
+	}
+	if module, file := f.nearModule(e.Module); module != "" {
+		e.Module = module
+		return fmt.Sprintf("%sand the source has %s: write %s, and %s", names, file, e, failed.Again)
+	}
+	next := names + "which is neither in the source nor installed"
+	declared := failed.Dependencies
+	if declared == "" {
+		declared = "a requirements.txt or pyproject.toml"
+	}
+	return fmt.Sprintf("%s\nif it is of a package, %s has to name that; mend it and %s", next, declared, failed.Again)
+}
+
+// nearModule is the module of the source that is spelled most alike: one part of
+// its name is another, and there is such a file. "" where there is none. Names of files
+// are looked at and no file is read: this is in the server itself.
+func (f *finder) nearModule(module string) (near, file string) {
+	parts := strings.Split(module, ".")
+	for _, root := range f.roots() {
+		dir := root
+		for i, part := range parts {
+			var names []string
+			for _, entry := range f.s.list(dir) {
+				name := strings.TrimSuffix(entry.Name(), ".py")
+				if len(names) < maxLooked && max(len(name)-len(part), len(part)-len(name)) <= 2 && identifier().MatchString(name) && (name != entry.Name() || f.s.isDir(path.Join(dir, name))) {
+					names = append(names, name)
+				}
+			}
+			if slices.Contains(names, part) {
+				dir = path.Join(dir, part)
+				continue
+			}
+			if name := config.Nearest(part, names); name != "" {
+				near = strings.Join(slices.Concat(parts[:i], []string{name}, parts[i+1:]), ".")
+				if file, ok := f.moduleFile(near); ok {
+					return near, file
+				}
+			}
+			break
+		}
+	}
+	return "", ""
 }
 
 func damaged(f deployer.Failure) string {

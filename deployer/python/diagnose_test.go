@@ -48,6 +48,33 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
+// A slip of the pen in the name of the entry point's own module was taken for a
+// package that the requirements lack.
+func TestDiagnoseEntryPoint(t *testing.T) {
+	src := tree(t, "server.py", "application = 1\n", "blog/__init__.py", "", "blog/wsgi.py", "application = 1\n", "src/shop/web.py", "", "src/shop/__init__.py", "")
+	const configured, procfile = "[app] entry_point of scotch.cfg:2", "the Procfile's web line"
+	for _, c := range []struct{ module, from, missing, want string }{
+		{"srver", procfile, "srver", `the Procfile's web line names the module "srver", and the source has server.py: write server:application, and push again`},
+		{"srver", configured, "srver", `[app] entry_point of scotch.cfg:2 names the module "srver", and the source has server.py: write server:application, and push again`},
+		{"Server", configured, "Server", "the source has server.py: write server:application"},
+		{"blogg.wsgi", configured, "blogg", `names the module "blogg.wsgi", and the source has blog/wsgi.py: write blog.wsgi:application`},
+		{"blog.wsgii", configured, "blog.wsgii", "the source has blog/wsgi.py: write blog.wsgi:application"},
+		{"shopp.web", configured, "shopp", "the source has src/shop/web.py: write shop.web:application"},
+		{"gateway", configured, "gateway", "[app] entry_point of scotch.cfg:2 names the module \"gateway\", which is neither in the source nor installed\nif it is of a package, requirements.txt has to name that; mend it and push again"},
+		{"flask.servr", "", "flask.servr", `the entry point's module is "flask.servr", which is neither in the source nor installed`},
+		{"gone.web", configured, "gone", "gone==1 was installed, and the virtualenv lacks it now"},
+		{"server", configured, "srver", `if "srver" is of a package, requirements.txt has to name that too`},
+	} {
+		got := python.New(nil, python.Options{}).Diagnose(deployer.Failure{
+			App: "my-app", Lines: []string{"ModuleNotFoundError: No module named '" + c.missing + "'"}, Source: src, Dependencies: "requirements.txt", Packages: []string{"gone==1"},
+			EntryPoint: deployer.EntryPoint{Module: c.module, Callable: "application", From: c.from}, Again: "push again",
+		})
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q", c.module, got)
+		}
+	}
+}
+
 // A database in the source is lost with its release: that is told before it is.
 func TestAdvise(t *testing.T) {
 	const sqlite = `DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}`

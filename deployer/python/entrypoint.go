@@ -41,6 +41,7 @@ func entryPoint(app *config.App, from, src string) (deployer.EntryPoint, error) 
 		}
 		e := deployer.EntryPoint{Module: m[1], Callable: m[2], Factory: m[3] != "", Why: "configured"}
 		e.Framework = f.framework(e.Module)
+		e.From = from
 		return e, f.verify(app, e, from)
 	}
 	e, err := f.find()

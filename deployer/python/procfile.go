@@ -101,5 +101,5 @@ func (f *finder) uwsgi(args []string) (deployer.EntryPoint, bool, error) {
 }
 
 func (f *finder) procfileEntry(module, callable string, factory bool) deployer.EntryPoint {
-	return deployer.EntryPoint{Module: module, Callable: callable, Factory: factory, Framework: f.framework(module), Why: fromProcfile}
+	return deployer.EntryPoint{Module: module, Callable: callable, Factory: factory, Framework: f.framework(module), Why: fromProcfile, From: "the Procfile's web line"}
 }
