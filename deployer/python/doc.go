@@ -9,7 +9,8 @@
 // # Which interpreter
 //
 // [app] interpreter, where a file names one: a path, a name on the server's
-// PATH, or a version ("3.12"). Else the version that .python-version,
+// PATH, or a version ("3.12"). A script of that name that fails, as pyenv's shims do for
+// what is not chosen, counts as not there. Else the version that .python-version,
 // runtime.txt, requires-python of pyproject.toml, Poetry's python or the Pipfile asks
 // for, the first of them that is there: the newest that satisfies it of the
 // distribution's, those on the PATH, pyenv's and uv's; where there is none uv may

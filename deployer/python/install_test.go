@@ -346,3 +346,45 @@ func TestInterpreterOfPyenv(t *testing.T) {
 		}
 	}
 }
+
+// A shim of pyenv's that has no such version chosen was taken for the interpreter,
+// and the last line that it says for the reason.
+func TestInterpreterBehindAShimThatFails(t *testing.T) {
+	def, err := toolchain(t, "/usr/bin:/bin").Interpreter(t.Context(), &config.App{Name: "blog", Interpreter: "python3"}, t.TempDir())
+	if err != nil || def.Path != "/usr/bin/python3" {
+		t.Skip(def, err)
+	}
+	minor := strings.Join(strings.Split(def.Version, ".")[:2], ".")
+	shims, behind := t.TempDir(), t.TempDir()
+	const shim = "#!/bin/sh\necho \"pyenv: ${0##*/}: command not found\n\nThe command exists in these Python versions:\n  3.9.1\n\nNote: see 'pyenv help global' for tips on allowing both\n      Python versions to be found at the same time.\" >&2\nexit 127\n"
+	for _, name := range []string{"python3", "python", "python" + minor, "python3.98", "pypy3"} {
+		if err := os.WriteFile(filepath.Join(shims, name), []byte(shim), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(def.Path, filepath.Join(behind, "python"+minor)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, path, want, why string }{
+		{"python" + minor, shims, def.Path, "[app] interpreter " + minor},
+		{"python3", shims, def.Path, "[app] interpreter 3"},
+		{"python" + minor, shims + ":" + behind, filepath.Join(behind, "python"+minor), "[app] interpreter"},
+		{"python", shims + ":/usr/bin", def.Path, "[app] interpreter"},
+	} {
+		in, err := toolchain(t, c.path).Interpreter(t.Context(), &config.App{Name: "blog", Interpreter: c.name, InterpreterSet: true}, t.TempDir())
+		if err != nil || in.Path != c.want || in.Why != c.why {
+			t.Errorf("%s: %+v %v", c.name, in, err)
+		}
+	}
+	for _, c := range []struct{ name, want string }{
+		{"python3.98", "no Python 3.98 on this server, which [app] interpreter asks for\n"},
+		{"python3.98", "\nof that name there is only what fails: ask \"" + shims + "/python3.98\" for its version: python3.98 exited with 127: pyenv: python3.98: command not found"},
+		{"pypy3", "exited with 127: pyenv: pypy3: command not found\ngive the path of a Python 3"},
+		{filepath.Join(shims, "python3.98"), "exited with 127: pyenv: python3.98: command not found\ngive"},
+	} {
+		in, err := toolchain(t, shims).Interpreter(t.Context(), &config.App{Name: "blog", Interpreter: c.name, InterpreterSet: true}, t.TempDir())
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %+v %v", c.name, in, err)
+		}
+	}
+}

@@ -29,36 +29,71 @@ func (t *Toolchain) Interpreter(ctx context.Context, app *config.App, src string
 
 // configured finds the interpreter that a file names.
 func (t *Toolchain) configured(ctx context.Context, app *config.App) (deployer.Interpreter, error) {
-	const from = "[app] interpreter"
 	name := app.Interpreter
-	path := name
 	switch {
 	case filepath.IsAbs(name):
 	case strings.Contains(name, "/"):
 		return deployer.Interpreter{}, fmt.Errorf("[app] interpreter is %q\ngive an absolute path, a name like \"python3.12\" or a version like \"3.12\"", name)
 	default:
-		if path = lookPath(t.opts.Path, name); path == "" && name == "python" {
-			// scotch 0.3's own default. Where a distribution has no such name it is
-			// python3 that is meant (PEP 394).
-			path = lookPath(t.opts.Path, "python3")
-		}
-		if path == "" {
-			v, err := parseVersion(strings.TrimPrefix(name, "python"))
-			if err != nil {
-				return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("there is no %q on the server's PATH, which [app] interpreter names%s", name, inFile(app)))
-			}
-			return t.choose(ctx, app, want{from: from, text: v.String(), exact: v})
-		}
+		return t.named(ctx, app, name)
 	}
-	if !isProgram(path) {
+	if !isProgram(name) {
 		return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("[app] interpreter is %q%s, and there is no such program", name, inFile(app)))
 	}
-	in, err := t.ask(ctx, app, path)
+	in, err := t.ask(ctx, app, name)
 	if err != nil {
-		return deployer.Interpreter{}, fmt.Errorf("[app] interpreter%s: %w\ngive the path of a Python 3, a name like \"python3.12\" or a version like \"3.12\"", inFile(app), err)
+		return deployer.Interpreter{}, noInterpreter(app, err)
 	}
-	in.Why = from
+	in.Why = fromInterpreter
 	return in, nil
+}
+
+const fromInterpreter = "[app] interpreter"
+
+func noInterpreter(app *config.App, err error) error {
+	return fmt.Errorf("%s%s: %w\ngive the path of a Python 3, a name like \"python3.12\" or a version like \"3.12\"", fromInterpreter, inFile(app), err)
+}
+
+// named finds the interpreter of a name: on the PATH, else by the version in it.
+func (t *Toolchain) named(ctx context.Context, app *config.App, name string) (deployer.Interpreter, error) {
+	names := []string{name}
+	if name == "python" {
+		// scotch 0.3's own default. Where a distribution has no such name it is
+		// python3 that is meant (PEP 394).
+		names = append(names, "python3")
+	}
+	var failed error
+	for _, n := range names {
+		for path := range lookPaths(t.opts.Path, n) {
+			in, err := t.ask(ctx, app, path)
+			switch {
+			case err == nil:
+				in.Why = fromInterpreter
+				return in, nil
+			case ctx.Err() != nil:
+				return deployer.Interpreter{}, context.Cause(ctx)
+			case !script(path):
+				return deployer.Interpreter{}, noInterpreter(app, err)
+			}
+			// pyenv has a shim of each name that any of its versions has, and it fails
+			// where that version is not the one chosen: it is as if it were not there.
+			if failed == nil {
+				failed = err
+			}
+		}
+	}
+	v, err := parseVersion(strings.TrimPrefix(name, "python"))
+	switch {
+	case err == nil:
+		in, err := t.choose(ctx, app, want{from: fromInterpreter, text: v.String(), exact: v})
+		if err != nil && failed != nil {
+			err = fmt.Errorf("%w\nof that name there is only what fails: %w", err, failed)
+		}
+		return in, err
+	case failed != nil:
+		return deployer.Interpreter{}, noInterpreter(app, failed)
+	}
+	return deployer.Interpreter{}, t.missing(ctx, app, fmt.Sprintf("there is no %q on the server's PATH, which %s names%s", name, fromInterpreter, inFile(app)))
 }
 
 // whichFile is where the interpreter is to be set: the file that does so already,

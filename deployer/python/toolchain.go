@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -161,9 +162,10 @@ func (t *Toolchain) probe(ctx context.Context, app *config.App, path string, arg
 	})
 	if err != nil {
 		// What is no Python may take the script for the name of a file, and show it.
-		if why := strings.TrimSpace(errs.String()); why != "" && !strings.Contains(why, "import json, platform, sys") {
-			lines := strings.Split(why, "\n")
-			err = fmt.Errorf("%w: %s", err, deployer.FirstLine(lines[len(lines)-1]))
+		if said := errs.String(); !strings.Contains(said, "import json, platform, sys") {
+			if why := reasonIn(said); why != "" {
+				err = fmt.Errorf("%w: %s", err, why)
+			}
 		}
 		return probe{}, fmt.Errorf("ask %q for its version: %w", path, err)
 	}
@@ -180,6 +182,22 @@ func (t *Toolchain) probe(ctx context.Context, app *config.App, path string, arg
 		t.mu.Unlock()
 	}
 	return p, nil
+}
+
+// reasonIn is the line that says why a program failed: the first, where a
+// traceback does not say it at its end, nor Python itself further down.
+func reasonIn(said string) string {
+	said = strings.TrimSpace(said)
+	lines := strings.Split(said, "\n")
+	for _, l := range lines {
+		if strings.HasPrefix(l, "Fatal Python error: ") {
+			return deployer.FirstLine(l)
+		}
+	}
+	if strings.HasPrefix(said, "Traceback (") {
+		return deployer.FirstLine(lines[len(lines)-1])
+	}
+	return deployer.FirstLine(said)
 }
 
 // uv finds uv and its version, "" where it is not there for the app's user.
@@ -203,12 +221,21 @@ func (t *Toolchain) uv(ctx context.Context, app *config.App) (path, version stri
 
 // lookPath returns "" for a program that is nowhere.
 func lookPath(path, name string) string {
-	for _, dir := range filepath.SplitList(path) {
-		if p := filepath.Join(dir, name); filepath.IsAbs(dir) && isProgram(p) {
-			return p
-		}
+	for p := range lookPaths(path, name) {
+		return p
 	}
 	return ""
+}
+
+// lookPaths yields the programs of that name, those that count first.
+func lookPaths(path, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, dir := range filepath.SplitList(path) {
+			if p := filepath.Join(dir, name); filepath.IsAbs(dir) && isProgram(p) && !yield(p) {
+				return
+			}
+		}
+	}
 }
 
 func isProgram(path string) bool {
