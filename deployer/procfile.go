@@ -48,15 +48,13 @@ func (op *operation) readProcfile(a *config.App, src string) {
 		case t.name == "web":
 		case t.name == "release" && !a.ReleaseSet && t.line != "":
 			a.Release, op.releaseFrom = t.line, "Procfile"
+		case t.name == "release" && a.ReleaseSet:
+			left = append(left, "release ([app] release is set)")
 		default:
 			left = append(left, t.name)
 		}
 	}
 	if len(left) > 0 {
-		what := "web is"
-		if op.releaseFrom != "" {
-			what = "web and release are"
-		}
-		op.report.Note("note: of the Procfile only %s run; left out: %s", what, strings.Join(left, ", "))
+		op.report.Note("note: lines of the Procfile that scotch does not run: %s", strings.Join(left, ", "))
 	}
 }

@@ -3,6 +3,7 @@ package python_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -98,5 +99,48 @@ func TestAdvise(t *testing.T) {
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q", c.name, got)
 		}
+	}
+}
+
+// What of a Procfile's web line has no effect was dropped without a word.
+func TestAdviseOfAProcfile(t *testing.T) {
+	detected := deployer.EntryPoint{Module: "server", Callable: "app", Why: "detected: server.py"}
+	for _, c := range []struct {
+		line string
+		want string // of the notes; "" for none
+	}{
+		{"npm start", `the Procfile's web line, "npm start", starts no Python server that scotch knows (gunicorn, uwsgi); what runs is server:app (detected: server.py)`},
+		{"python server.py " + strings.Repeat("x", 100) + "\x1b[2J", `web line, "python server.py ` + strings.Repeat("x", 42) + `…", starts no`},
+		{"uvicorn server:app", "starts an ASGI server, and scotch runs WSGI apps; what runs is server:app"},
+		{"gunicorn -k uvicorn.workers.UvicornWorker x:app", "starts an ASGI server"},
+		{"gunicorn --chdir web server:app", "names no module that scotch can tell; what runs is server:app"},
+		{"uwsgi uwsgi.ini", "names no module that scotch can tell"},
+		{"gunicorn server:app", ""},
+		{"gunicorn 'server:app'", ""},
+		{"gunicorn --workers 2 -t 60 --threads=4 server:app", ""}, // as it is anyway
+		{"gunicorn --workers 3 --timeout 120 --bind 0.0.0.0:$PORT server:app", "of the Procfile's web line the entry point is used, and uWSGI runs it; not used: --workers, --timeout, --bind\nwhat says the same, in apps-enabled/blog.cfg on the server:\n  [app]\n  workers = 3\n  timeout = 120"},
+		{"gunicorn -w4 --threads=$N server:app --log-file -", "not used: -w, --threads, --log-file\nwhat says the same, in apps-enabled/blog.cfg on the server:\n  [app]\n  workers = 4\n  threads = NUMBER"},
+		{"gunicorn -b :$PORT server:app", "uWSGI runs it; not used: -b"},
+		{"uwsgi --http :$PORT -w server:app -p 8 --harakiri=30", "not used: --http, -p, --harakiri\nwhat says the same, in apps-enabled/blog.cfg on the server:\n  [app]\n  workers = 8\n  timeout = 30"},
+	} {
+		src := tree(t, "server.py", "app = 1\n", "Procfile", "web: "+c.line+"\nworker: x\n")
+		app := &config.App{Name: "blog", Workers: 2, Threads: 4, Timeout: time.Minute}
+		tc := python.New(nil, python.Options{})
+		e, err := tc.EntryPoint(t.Context(), app, src)
+		if err != nil || e.String() != detected.String() {
+			t.Errorf("%s: %s %v", c.line, e, err)
+		}
+		got := strings.Join(tc.Advise(t.Context(), app, src, e), "\n")
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q", c.line, got)
+		}
+		app.EntryPoint = "server:app"
+		if got := tc.Advise(t.Context(), app, src, deployer.EntryPoint{Module: "server", Callable: "app", Why: "configured"}); len(got) > 0 {
+			t.Errorf("%s, configured: %q", c.line, got)
+		}
+	}
+	_, err := python.New(nil, python.Options{}).EntryPoint(t.Context(), &config.App{Name: "blog"}, tree(t, "Procfile", "web: npm start\n"))
+	if err == nil || !strings.Contains(err.Error(), `and the Procfile's web line, "npm start", starts no Python server`) {
+		t.Error(err)
 	}
 }

@@ -79,11 +79,8 @@ func (f *finder) settingsFiles(module string) []string {
 var sqliteFile = pattern(`['"]NAME['"]\s*:\s*(?:str\(\s*)?(?:BASE_DIR\s*/\s*|os\.path\.join\(\s*BASE_DIR\s*,\s*)?['"]([\w][\w./-]*)['"]`)
 
 // Advise implements deployer.Adviser: a database in a release's source is not in
-// the next release.
+// the next release, and of a Procfile's web line some has no effect.
 func (t *Toolchain) Advise(ctx context.Context, app *config.App, src string, e deployer.EntryPoint) []string {
-	if e.Framework != "Django" {
-		return nil
-	}
 	a, _ := t.askReader(ctx, app, question{About: aboutAdvice, Source: src, EntryPoint: e}) // without it nothing is worse
 	return a.Advice
 }
@@ -95,6 +92,14 @@ func advise(app *config.App, src string, e deployer.EntryPoint) []string {
 	}
 	defer s.Close()
 	f := finder{s: s, app: app.Name}
+	return append(f.adviseWeb(app, e), f.adviseDatabase(app, e)...)
+}
+
+// adviseDatabase tells of a database of Django's that is lost with its release.
+func (f *finder) adviseDatabase(app *config.App, e deployer.EntryPoint) []string {
+	if e.Framework != "Django" {
+		return nil
+	}
 	text, _ := f.s.text("manage.py")
 	m := settingsEnv().FindStringSubmatch(text)
 	if m == nil {

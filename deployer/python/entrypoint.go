@@ -96,8 +96,15 @@ func (f *finder) find() (deployer.EntryPoint, error) {
 
 // nothing says why no entry point was found, and what there is in place of it.
 func (f *finder) nothing() error {
+	procfile := "no Procfile"
+	if f.s.isFile("Procfile") {
+		procfile = "no web line in the Procfile"
+	}
+	if w, ok := f.web(); ok {
+		procfile = w.passedOver()
+	}
 	none := &deployer.NoEntryPointError{
-		Reason: "no entry point found: no app, application, create_app() or make_app() in wsgi.py, app.py, main.py, application.py or a package, and no Procfile",
+		Reason: "no entry point found: no app, application, create_app() or make_app() in wsgi.py, app.py, main.py, application.py or a package, and " + procfile,
 		Hint:   howTo + "MODULE:CALLABLE",
 	}
 	found := f.wide()

@@ -1,9 +1,14 @@
 package python
 
 import (
+	"fmt"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
+	"scotch/config"
 	"scotch/deployer"
 )
 
@@ -15,41 +20,148 @@ var (
 // fromProcfile is where an entry point of a Procfile comes from.
 const fromProcfile = "detected: Procfile"
 
-// procfile reads the web line of a Procfile. A line that it does not
-// understand is passed over: other rules may do.
-func (f *finder) procfile() (deployer.EntryPoint, bool, error) {
+// web is the web line of a Procfile.
+type web struct {
+	line   string
+	server string   // that scotch knows, "" for anything else
+	args   []string // of the server
+}
+
+// asgiServers run apps that scotch does not.
+var asgiServers = [...]string{"uvicorn", "hypercorn", "daphne"}
+
+// web reads the web line, nothing where there is none.
+func (f *finder) web() (w web, ok bool) {
 	text, ok := f.s.text("Procfile")
 	if !ok {
-		return deployer.EntryPoint{}, false, nil
+		return web{}, false
 	}
 	m := webLine().FindStringSubmatch(text)
 	if m == nil {
-		return deployer.EntryPoint{}, false, nil
+		return web{}, false
 	}
-	words := strings.Fields(m[1])
-	for i, w := range words {
-		words[i] = strings.Trim(w, `"'`)
+	w.line = strings.TrimSpace(m[1])
+	words := strings.Fields(w.line)
+	for i, word := range words {
+		words[i] = strings.Trim(word, `"'`)
 	}
-	for i, w := range words {
-		switch path.Base(w) {
-		case "gunicorn":
-			return f.gunicorn(words[i+1:])
-		case "uwsgi":
-			return f.uwsgi(words[i+1:])
+	for i, word := range words {
+		if name := path.Base(word); name == "gunicorn" || name == "uwsgi" || slices.Contains(asgiServers[:], name) {
+			w.server, w.args = name, words[i+1:]
+			break
 		}
+	}
+	return w, true
+}
+
+// procfile takes the entry point from the web line of a Procfile. A line that it does not
+// understand is passed over: other rules may do.
+func (f *finder) procfile() (deployer.EntryPoint, bool, error) {
+	w, _ := f.web()
+	switch {
+	case w.server == "gunicorn":
+		return f.gunicorn(w.args)
+	case w.server == "uwsgi":
+		return f.uwsgi(w.args)
+	case w.server != "":
+		f.asgi = "what the Procfile starts"
 	}
 	return deployer.EntryPoint{}, false, nil
 }
 
-func (f *finder) gunicorn(args []string) (deployer.EntryPoint, bool, error) {
+// passedOver says why no entry point was taken from a web line.
+func (w web) passedOver() string {
+	line := []rune(w.line)
+	if len(line) > 60 {
+		line = append(line[:59], '…')
+	}
+	why := "starts no Python server that scotch knows (gunicorn, uwsgi)"
+	switch {
+	case slices.Contains(asgiServers[:], w.server), w.server == "gunicorn" && workerASGI(w.args):
+		why = "starts an ASGI server, and scotch runs WSGI apps"
+	case w.server != "":
+		why = "names no module that scotch can tell"
+	}
+	return fmt.Sprintf("the Procfile's web line, %q, %s", string(line), why)
+}
+
+// keyOf is the key of [app] that says the same as an option of a server, "" for none
+// (https://docs.gunicorn.org/en/stable/settings.html).
+func keyOf(server, option string) string {
+	switch server + " " + option {
+	case "gunicorn -w", "gunicorn --workers", "uwsgi -p", "uwsgi --processes", "uwsgi --workers":
+		return "workers"
+	case "gunicorn --threads", "uwsgi --threads":
+		return "threads"
+	case "gunicorn -t", "gunicorn --timeout", "uwsgi -t", "uwsgi --harakiri":
+		return "timeout"
+	}
+	return ""
+}
+
+// adviseWeb tells what of a web line has no effect.
+func (f *finder) adviseWeb(app *config.App, e deployer.EntryPoint) []string {
+	w, ok := f.web()
+	switch {
+	case !ok || app.EntryPoint != "":
+		return nil
+	case e.Why != fromProcfile:
+		return []string{fmt.Sprintf("%s; what runs is %s (%s)", w.passedOver(), e, e.Why)}
+	}
+	now := map[string]string{"workers": strconv.Itoa(app.Workers), "threads": strconv.Itoa(app.Threads), "timeout": strconv.Itoa(int(app.Timeout / time.Second))}
+	var unused, keys []string
+	for i, a := range w.args {
+		name, value, _ := strings.Cut(a, "=")
+		if len(a) < 2 || a[0] != '-' || w.server == "uwsgi" && slices.Contains(uwsgiModule[:], name) {
+			continue
+		}
+		switch {
+		case a[1] != '-' && len(a) > 2: // -w4
+			name, value = a[:2], a[2:]
+		case value == "" && i+1 < len(w.args):
+			value = w.args[i+1]
+		}
+		key := keyOf(w.server, name)
+		if key != "" && value == now[key] {
+			continue
+		}
+		unused = append(unused, name)
+		if n, err := strconv.Atoi(value); err != nil || n < 1 {
+			value = "NUMBER"
+		}
+		if key != "" {
+			keys = append(keys, "  "+key+" = "+value)
+		}
+	}
+	if len(unused) == 0 {
+		return nil
+	}
+	note := "of the Procfile's web line the entry point is used, and uWSGI runs it; not used: " + strings.Join(unused, ", ")
+	if len(keys) > 0 {
+		note += "\nwhat says the same, in apps-enabled/" + app.Name + ".cfg on the server:\n  [app]\n" + strings.Join(keys, "\n")
+	}
+	return []string{note}
+}
+
+// workerASGI tells whether gunicorn is to run ASGI apps.
+func workerASGI(args []string) bool {
 	for i, a := range args {
+		if (a == "-k" || a == "--worker-class") && i+1 < len(args) && strings.Contains(args[i+1], "uvicorn") || strings.HasPrefix(a, "--worker-class=uvicorn") {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *finder) gunicorn(args []string) (deployer.EntryPoint, bool, error) {
+	for _, a := range args {
 		if strings.HasPrefix(a, "--chdir") {
 			return deployer.EntryPoint{}, false, nil // its modules are not at the top
 		}
-		if (a == "-k" || a == "--worker-class") && i+1 < len(args) && strings.Contains(args[i+1], "uvicorn") || strings.HasPrefix(a, "--worker-class=uvicorn") {
-			f.asgi = "what the Procfile starts"
-			return deployer.EntryPoint{}, false, nil
-		}
+	}
+	if workerASGI(args) {
+		f.asgi = "what the Procfile starts"
+		return deployer.EntryPoint{}, false, nil
 	}
 	for _, a := range args {
 		if m := entryPattern().FindStringSubmatch(a); m != nil {
@@ -67,6 +179,9 @@ func (f *finder) gunicorn(args []string) (deployer.EntryPoint, bool, error) {
 	}
 	return deployer.EntryPoint{}, false, nil
 }
+
+// uwsgiModule are the options of uwsgi that name an app.
+var uwsgiModule = [...]string{"--module", "--wsgi", "-w", "--wsgi-file", "--file", "--callable"}
 
 // uwsgi reads the options of https://uwsgi-docs.readthedocs.io/en/latest/Options.html
 // that name an app.

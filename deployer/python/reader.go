@@ -53,10 +53,12 @@ type facts struct {
 	Name, Root, Build string
 	EntryPoint, From  string // From is who names the entry point, for people
 	Persist           []string
+	Workers, Threads  int
+	Timeout           time.Duration
 }
 
 func factsOf(app *config.App) facts {
-	f := facts{Name: app.Name, Root: app.Root, Build: app.Build, EntryPoint: app.EntryPoint, From: "[app] entry_point", Persist: app.Persist}
+	f := facts{Name: app.Name, Root: app.Root, Build: app.Build, EntryPoint: app.EntryPoint, From: "[app] entry_point", Persist: app.Persist, Workers: app.Workers, Threads: app.Threads, Timeout: app.Timeout}
 	if app.EntryPoint != "" && app.Values != nil {
 		f.From += " of " + app.Origin("app", "entry_point").String()
 	}
@@ -65,7 +67,7 @@ func factsOf(app *config.App) facts {
 
 // app is what the functions that read take.
 func (f facts) app() *config.App {
-	return &config.App{Name: f.Name, Root: f.Root, Build: f.Build, EntryPoint: f.EntryPoint, Persist: f.Persist}
+	return &config.App{Name: f.Name, Root: f.Root, Build: f.Build, EntryPoint: f.EntryPoint, Persist: f.Persist, Workers: f.Workers, Threads: f.Threads, Timeout: f.Timeout}
 }
 
 // answer is what a reader says. Of its parts the one that was asked for is set, or
