@@ -18,9 +18,9 @@ type Diagnoser interface {
 }
 
 // Adviser is an extra ability of a Toolchain: what a person should know of a source
-// that can go live as it is, a note each.
+// that can go live as it is, a note each. packages is what Install returned.
 type Adviser interface {
-	Advise(ctx context.Context, app *config.App, src string, e EntryPoint) []string
+	Advise(ctx context.Context, app *config.App, src string, e EntryPoint, packages []string) []string
 }
 
 // advise tells what of a source works otherwise than its author may think.
@@ -29,7 +29,7 @@ func (op *operation) advise(ctx context.Context, a *config.App, rec *Record, src
 		op.report.Note("note: scotch reads no .env, the app itself may; its variables are set by: %s env %s set < .env", op.d.SSH, op.app)
 	}
 	if t, ok := op.d.Toolchain.(Adviser); ok {
-		for _, n := range t.Advise(ctx, a, src, rec.EntryPoint) {
+		for _, n := range t.Advise(ctx, a, src, rec.EntryPoint, rec.Packages) {
 			op.report.Note("note: %s", n)
 		}
 	}

@@ -95,7 +95,54 @@ func TestAdvise(t *testing.T) {
 		{"a variable's", "DATABASES = {'default': env.db()}", nil, ""},
 	} {
 		src := tree(t, "manage.py", managePy, "mysite/settings.py", c.settings)
-		got := strings.Join(python.New(nil, python.Options{}).Advise(t.Context(), &config.App{Name: "blog", Persist: c.persist}, src, deployer.EntryPoint{Framework: "Django"}), "\n")
+		got := strings.Join(python.New(nil, python.Options{}).Advise(t.Context(), &config.App{Name: "blog", Persist: c.persist}, src, deployer.EntryPoint{Framework: "Django"}, nil), "\n")
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
+
+// Of a database of Django's that was told, and of that of a plain app not.
+func TestAdviseOfSQLite(t *testing.T) {
+	const flask = "from flask import Flask\napp = Flask(__name__)\n"
+	for _, c := range []struct {
+		name, app string
+		more      []string
+		want      string
+	}{
+		{"connect", "import sqlite3\n" + flask + "def get_db():\n    db = g.db = sqlite3.connect('notes.db', timeout=3)\n    return db\n", nil,
+			"the database \"notes.db\" of app.py lies in the release's source, and is not in the next one; in scotch.cfg this keeps it from then on:\n  [app]\n  persist = media notes.db"},
+		{"connect, by a name", "DATABASE = './var/notes.sqlite3'\n" + flask + "def get_db():\n    with sqlite3.connect(DATABASE) as db: return db\n", nil, "persist = media var/notes.sqlite3"},
+		{"two", flask + "a = sqlite3.connect('a.db'); b = sqlite3.connect(\"b.db\")\nc = sqlite3.connect('a.db')\n", nil, "persist = media a.db b.db"},
+		{"kept", flask + "a = sqlite3.connect('media/a.db')\n", nil, ""},
+		{"committed", flask + "a = sqlite3.connect('words.db')\n", []string{"words.db", "x"}, "the database \"words.db\" of app.py comes with the commit, and what the app writes there is not in the next release; if it does, this"},
+		{"an engine", flask + "engine = create_engine(\"sqlite:///shop.db\", echo=True)\n", nil, "persist = media shop.db"},
+		{"in the module that is imported from", "from web import app\n", []string{"web.py", flask + "a = sqlite3.connect('a.db')\n"}, "\"a.db\" of web.py"},
+		{"in the module of the factory", "from web import make\napp = make()\n", []string{"web.py", "def make():\n    a = sqlite3.connect('a.db')\n"}, "\"a.db\" of web.py"},
+		{"Flask-SQLAlchemy", flask + "app.config['SQLALCHEMY_DATABASE_URI'] = 'sqlite:///project.db'\n", []string{"=3.1.1", ""}, "persist = media instance/project.db"},
+		{"Flask-SQLAlchemy, in a factory", "from flask import Flask\n\ndef create_app():\n    app = Flask(__name__)\n    app.config[\"SQLALCHEMY_DATABASE_URI\"] = \"sqlite:///project.db\"\n    return app\n", []string{"=3.0", ""}, "persist = media instance/project.db"},
+		{"Flask-SQLAlchemy 2", flask + "SQLALCHEMY_DATABASE_URI = 'sqlite:///project.db'\n", []string{"=2.5.1", ""}, "persist = media project.db"},
+		{"Flask-SQLAlchemy of no known version", flask + "SQLALCHEMY_DATABASE_URI = 'sqlite:///project.db'\n", nil, ""},
+		{"Flask-SQLAlchemy, from the environment too", flask + "app.config['SQLALCHEMY_DATABASE_URI'] = 'sqlite:///project.db'\nif X:\n    app.config['SQLALCHEMY_DATABASE_URI'] = X\n", []string{"=3.1.1", ""}, ""},
+		{"Flask-SQLAlchemy, its folder elsewhere", "app = Flask(__name__, instance_path='/var/x')\nSQLALCHEMY_DATABASE_URI = 'sqlite:///project.db'\n", []string{"=3.1.1", ""}, ""},
+		{"absolute", flask + "a = sqlite3.connect('/var/lib/a.db')\nengine = create_engine('sqlite:////var/lib/b.db')\n", nil, ""},
+		{"in memory, by an address, above", flask + "sqlite3.connect(':memory:'); sqlite3.connect('file:a.db?mode=ro', uri=True); sqlite3.connect('../a.db')\n", nil, ""},
+		{"out of the source", flask + "sqlite3.connect('a/../../b.db')\n", nil, ""},
+		{"not plain", flask + "sqlite3.connect(f'{X}.db'); sqlite3.connect('a' + X); sqlite3.connect(os.path.join(X, 'a.db')); sqlite3.connect(PATH)\n", nil, ""},
+		{"in a comment and in strings", flask + "# sqlite3.connect('a.db')\n\"\"\"\nsqlite3.connect('b.db')\n\"\"\"\nprint('use sqlite3.connect(\"c.db\")')\n", nil, ""},
+		{"elsewhere", flask + "os.chdir(X)\na = sqlite3.connect('a.db')\n", nil, ""},
+	} {
+		var packages []string
+		if len(c.more) > 0 && c.more[0][0] == '=' {
+			packages, c.more = []string{"Flask==3.0", "Flask-SQLAlchemy=" + c.more[0]}, nil
+		}
+		src := tree(t, append([]string{"app.py", c.app}, c.more...)...)
+		tc, app := python.New(nil, python.Options{}), &config.App{Name: "blog", Persist: []string{"media"}}
+		e, err := tc.EntryPoint(t.Context(), app, src)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		got := strings.Join(tc.Advise(t.Context(), app, src, e, packages), "\n")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q", c.name, got)
 		}
@@ -130,12 +177,12 @@ func TestAdviseOfAProcfile(t *testing.T) {
 		if err != nil || e.String() != detected.String() {
 			t.Errorf("%s: %s %v", c.line, e, err)
 		}
-		got := strings.Join(tc.Advise(t.Context(), app, src, e), "\n")
+		got := strings.Join(tc.Advise(t.Context(), app, src, e, nil), "\n")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q", c.line, got)
 		}
 		app.EntryPoint = "server:app"
-		if got := tc.Advise(t.Context(), app, src, deployer.EntryPoint{Module: "server", Callable: "app", Why: "configured"}); len(got) > 0 {
+		if got := tc.Advise(t.Context(), app, src, deployer.EntryPoint{Module: "server", Callable: "app", Why: "configured"}, nil); len(got) > 0 {
 			t.Errorf("%s, configured: %q", c.line, got)
 		}
 	}

@@ -80,23 +80,24 @@ var sqliteFile = pattern(`['"]NAME['"]\s*:\s*(?:str\(\s*)?(?:BASE_DIR\s*/\s*|os\
 
 // Advise implements deployer.Adviser: a database in a release's source is not in
 // the next release, and of a Procfile's web line some has no effect.
-func (t *Toolchain) Advise(ctx context.Context, app *config.App, src string, e deployer.EntryPoint) []string {
-	a, _ := t.askReader(ctx, app, question{About: aboutAdvice, Source: src, EntryPoint: e}) // without it nothing is worse
+func (t *Toolchain) Advise(ctx context.Context, app *config.App, src string, e deployer.EntryPoint, packages []string) []string {
+	q := question{About: aboutAdvice, Source: src, EntryPoint: e, Packages: packages}
+	a, _ := t.askReader(ctx, app, q) // without it nothing is worse
 	return a.Advice
 }
 
-func advise(app *config.App, src string, e deployer.EntryPoint) []string {
+func advise(app *config.App, src string, e deployer.EntryPoint, packages []string) []string {
 	s, err := openSource(src)
 	if err != nil {
 		return nil
 	}
 	defer s.Close()
 	f := finder{s: s, app: app.Name}
-	return append(f.adviseWeb(app, e), f.adviseDatabase(app, e)...)
+	return slices.Concat(f.adviseWeb(app, e), f.adviseDjango(app, e), f.adviseSQLite(app, e, packages))
 }
 
-// adviseDatabase tells of a database of Django's that is lost with its release.
-func (f *finder) adviseDatabase(app *config.App, e deployer.EntryPoint) []string {
+// adviseDjango tells of a database of Django's that is lost with its release.
+func (f *finder) adviseDjango(app *config.App, e deployer.EntryPoint) []string {
 	if e.Framework != "Django" {
 		return nil
 	}
@@ -118,9 +119,5 @@ func (f *finder) adviseDatabase(app *config.App, e deployer.EntryPoint) []string
 	if db == nil {
 		return nil
 	}
-	name := path.Clean(db[1])
-	if slices.ContainsFunc(app.Persist, func(p string) bool { return p == name || strings.HasPrefix(name, strings.TrimSuffix(p, "/")+"/") }) {
-		return nil
-	}
-	return []string{fmt.Sprintf("the database %q of %s lies in the release's source, and is not in the next one; in scotch.cfg this keeps it from then on:\n  [app]\n  persist = %s", name, file, name)}
+	return lostDatabases(app, f.s, []string{path.Clean(db[1])}, file)
 }

@@ -237,38 +237,56 @@ var (
 // maxHops bounds how far a name is followed.
 const maxHops = 8
 
-// async follows a name of a module, through other names and the source's own
-// imports, to what it is made of. It says where there is an ASGI app, "" where none
-// can be read. file is the module's.
+// place is a name in a module of the source; factory: what a call of it returns.
+type place struct {
+	file    string
+	m       module
+	name    string
+	factory bool
+}
+
+// from is where what a name stands for comes from: another name, a factory, another
+// file of the source. False where it is made here, or can't be followed.
+func (f *finder) from(p place) (place, bool) {
+	v := p.m.assigned[p.name]
+	imported, ok := p.m.imported[p.name]
+	_, isFunction := p.m.called[p.name]
+	switch {
+	case isFunction || p.m.async[p.name]:
+		return p, false
+	case !p.factory && calls().MatchString(v):
+		if call := calls().FindString(v); len(call)+closing(v[len(call):])+1 != len(v) {
+			return p, false // and something is made of that
+		}
+		p.name, p.factory = calls().FindStringSubmatch(v)[1], true
+		return p, true
+	case nameOnly().MatchString(v):
+		p.name = v
+		return p, true
+	case v != "" || !ok:
+		return p, false
+	}
+	next, ok := f.importedFile(p.file, imported.module)
+	if !ok {
+		return p, false
+	}
+	return place{next, f.follow(next), imported.name, p.factory}, true
+}
+
+// async follows a name of a module to what it is made of. It says where there is an
+// ASGI app, "" where none can be read. file is the module's.
 func (f *finder) async(file string, m module, name string, factory bool) string {
+	p, ok := place{file, m, name, factory}, true
 	for range maxHops {
-		v := m.assigned[name]
-		from, imported := m.imported[name]
-		_, isFunction := m.called[name]
 		switch {
-		case m.async[name] && factory, factory && asyncApp().MatchString(m.returned[name]):
-			return fmt.Sprintf("what %s() in %s returns", name, file)
-		case m.async[name], !factory && asyncApp().MatchString(v):
-			return name + " in " + file
-		case isFunction:
-			return ""
-		case !factory && calls().MatchString(v):
-			if call := calls().FindString(v); len(call)+closing(v[len(call):])+1 != len(v) {
-				return "" // and something is made of that
-			}
-			name, factory = calls().FindStringSubmatch(v)[1], true
-			continue
-		case nameOnly().MatchString(v):
-			name = v
-			continue
-		case v != "" || !imported:
-			return ""
+		case p.factory && (p.m.async[p.name] || asyncApp().MatchString(p.m.returned[p.name])):
+			return fmt.Sprintf("what %s() in %s returns", p.name, p.file)
+		case p.m.async[p.name], !p.factory && asyncApp().MatchString(p.m.assigned[p.name]):
+			return p.name + " in " + p.file
 		}
-		next, ok := f.importedFile(file, from.module)
-		if !ok {
-			return ""
+		if p, ok = f.from(p); !ok {
+			break
 		}
-		file, m, name = next, f.follow(next), from.name
 	}
 	return ""
 }

@@ -39,6 +39,7 @@ type question struct {
 	App         facts
 	Interpreter deployer.Interpreter
 	EntryPoint  deployer.EntryPoint
+	Packages    []string // what is installed
 }
 
 const (
@@ -99,7 +100,7 @@ func answerTo(q question) (a answer) {
 			a.EntryPoint = &e
 		}
 	case aboutAdvice:
-		a.Advice = advise(app, q.Source, q.EntryPoint)
+		a.Advice = advise(app, q.Source, q.EntryPoint, q.Packages)
 	default:
 		err = fmt.Errorf("nobody can tell %q", q.About)
 	}
