@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,6 +25,9 @@ type attempt struct {
 	Stage    string        `json:"stage,omitempty"` // "" before the first
 	Why      string        `json:"why"`             // one line
 }
+
+// maxWhy bounds the reason of one: it may hold words of the app's.
+const maxWhy = 1000
 
 func (l layout) attemptsFile() string { return filepath.Join(l.dir, "attempts.json") }
 
@@ -54,9 +58,12 @@ func (op *operation) noteAttempt(failure error) {
 		return
 	}
 	a := op.attempt()
-	a.Took, a.Why = time.Since(op.started), FirstLine(failure.Error())
+	a.Took, a.Why = time.Since(op.started), failure.Error()
 	if stage, ok := errors.AsType[*StageError](failure); ok {
-		a.Stage, a.Why = stage.Stage, FirstLine(stage.Err.Error())
+		a.Stage, a.Why = stage.Stage, stage.Err.Error()
+	}
+	if a.Why = FirstLine(a.Why); len(a.Why) > maxWhy {
+		a.Why = strings.ToValidUTF8(a.Why[:maxWhy], "") + " …"
 	}
 	op.d.listAttempt(op.app, op.l, a)
 }

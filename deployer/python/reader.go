@@ -28,6 +28,8 @@ const (
 	readerTime   = 2 * time.Minute
 	// maxAnswer bounds what a reader says: a lock file's list, with its hashes.
 	maxAnswer = 64 << 20
+	// maxName bounds each part of an entry point.
+	maxName = 1 << 10
 	// maxReason bounds an error's text.
 	maxReason = 8 << 10
 )
@@ -96,7 +98,11 @@ func answerTo(q question) (a answer) {
 		a.Declaration, err = declared(app, q.Source, q.Interpreter)
 	case aboutEntryPoint:
 		var e deployer.EntryPoint
-		if e, err = entryPoint(app, q.App.From, q.Source); err == nil {
+		e, err = entryPoint(app, q.App.From, q.Source)
+		if n := max(len(e.Module), len(e.Callable), len(e.Why), len(e.From)); err == nil && n > maxName {
+			err = fmt.Errorf("the entry point that the source names has %d bytes, at most %d can be meant", n, maxName)
+		}
+		if err == nil {
 			a.EntryPoint = &e
 		}
 	case aboutAdvice:

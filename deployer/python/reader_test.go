@@ -64,6 +64,7 @@ func TestSourceThatTakesTheServersMemoryOrTime(t *testing.T) {
 			"pyproject.toml": "[tool.poetry]\n[tool.poetry.dependencies]\na='*'\n"}},
 		"settings without an end": {read: entry, files: map[string]string{
 			"manage.py": "os.environ.setdefault('DJANGO_SETTINGS_MODULE', '" + strings.Repeat("a.", 500000) + "a')\n"}},
+		"a callable of megabytes": {read: entry, files: map[string]string{"Procfile": "web: gunicorn wsgi:" + strings.Repeat("a", 15000000) + "\n"}},
 		"links to one large module": {read: entry,
 			files: map[string]string{"p/m": big},
 			links: map[string]string{"p/wsgi.py": "m", "p/__init__.py": "m", "p/app.py": "m", "p/main.py": "m", "p/application.py": "m", "q0": "p", "q1": "p", "q2": "p", "q3": "p"}},
