@@ -206,6 +206,9 @@ func (d *Deployer) processStatus(ctx context.Context, m *member, state string) P
 
 // URLPattern is where apps are reached, with NAME for their names.
 func (d *Deployer) URLPattern() string {
-	a := &config.App{Name: "NAME", URLPrefix: "/", Domains: []string{"NAME." + d.site.Domain}}
+	a := &config.App{Name: "NAME", URLPrefix: "/", Domains: []string{"*"}}
+	if d.site.Domain != "" {
+		a.Domains = []string{"NAME." + d.site.Domain}
+	}
 	return d.WebServer.URL(a)
 }

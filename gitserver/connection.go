@@ -107,7 +107,11 @@ func (c *connection) serve(base context.Context) {
 		SubsystemHandlers: map[string]ssh.SubsystemHandler{},
 		ConnectionFailedCallback: func(_ net.Conn, err error) {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-				c.log.Infof("no login: %v", err)
+				log := c.log
+				if c.offeredKey != "" {
+					log = log.WithField("key", c.offeredKey)
+				}
+				log.Infof("no login: %v", err)
 			}
 			if c.offeredKey != "" && !c.proved { // not one that only looked whether somebody answers
 				c.refused(access.Identity{Fingerprint: c.offeredKey}, RefusedByKey, "no key of this client is let in")

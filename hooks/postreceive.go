@@ -60,6 +60,9 @@ func (p *push) postReceive(q *request, out *printer) {
 		name := plain(u.Ref)
 		out.note("stored %s, not deployed: %s deploys from %s", name, p.App, plain(p.appBranch))
 		out.note("to deploy it: %s deploy %s --ref %s", p.ssh(), p.App, typed(name))
+		if p.Created && strings.HasPrefix(u.Ref, "refs/heads/") && len(stored) == 1 {
+			out.note("to deploy each push of it: %s config %s set git:branch=%s", p.ssh(), p.App, typed(name))
+		}
 	}
 }
 
