@@ -84,13 +84,15 @@ func (d *Deployer) changeable(e Edit) Outcome {
 
 // saveChange saves a change that starts nothing.
 func (d *Deployer) saveChange(ctx context.Context, e Edit, outcome Outcome, out io.Writer) error {
+	told := newWords()
+	defer told.end()
 	if err := d.begin(); err != nil {
 		return err
 	}
 	defer d.work.Done()
 	wait := NewReport(out)
 	leave, err := d.enter(ctx, e.App, e.What, e.By.Name, func(ahead *ticket) {
-		wait.Headline("%s: waiting behind %s", e.App, ahead)
+		told.say(func() { wait.Headline("%s: waiting behind %s", e.App, ahead) })
 	})
 	if err != nil {
 		return err

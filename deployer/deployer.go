@@ -66,6 +66,8 @@ type Deployer struct {
 	open     context.Context
 	work     sync.WaitGroup
 	watchers sync.WaitGroup
+	// lastOfWork is the constant; a test has no patience.
+	lastOfWork time.Duration
 
 	restarts atomic.Int64 // of apps' processes that ended by themselves
 
@@ -108,6 +110,7 @@ func New(o Options) *Deployer {
 	d.wide = n
 	d.slots = semaphore.NewWeighted(int64(n))
 	d.webLock, d.gcLock = make(chan struct{}, 1), make(chan struct{}, 1)
+	d.lastOfWork = lastOfWork
 	d.queue.lines = map[string][]*ticket{}
 	d.ctx, d.stop = context.WithCancelCause(context.Background())
 	d.open, d.shut = context.WithCancelCause(context.Background())
@@ -124,15 +127,20 @@ func (d *Deployer) state(app string) *appState {
 	return s
 }
 
+// lastOfWork is how long the server's stop waits for the end of what it has cancelled:
+// a build that ignores its signals gets 10 s of it. What is not over by then is for
+// the next start to tidy up, as after a crash.
+const lastOfWork = 20 * time.Second
+
 // Close ends the server's part: nothing new begins, what waits for its turn is
-// refused, deploys under way are waited for until ctx is done and then cancelled. Apps go on; the next server
-// adopts them.
+// refused, deploys under way are waited for until ctx is done and then cancelled, and
+// waited for no longer than lastOfWork. Apps go on; the next server adopts them.
 func (d *Deployer) Close(ctx context.Context) {
 	d.mu.Lock()
 	d.closing = true
 	d.mu.Unlock()
 	d.shut(errClosing)
-	idle := make(chan struct{})
+	idle, over := make(chan struct{}), make(chan struct{})
 	go func() {
 		d.work.Wait()
 		close(idle)
@@ -142,8 +150,18 @@ func (d *Deployer) Close(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	d.stop(errClosing)
-	<-idle
-	d.watchers.Wait()
+	late := time.NewTimer(d.lastOfWork)
+	defer late.Stop()
+	go func() {
+		<-idle
+		d.watchers.Wait() // begun by none but work
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-late.C:
+		d.log.Error("something under way does not end; the next start tidies up behind it")
+	}
 }
 
 // StopAll ends every process of every app, and the web server where scotch

@@ -88,8 +88,15 @@ type task struct {
 // operate waits for the app's turn and runs t in a new instance. What it
 // reports goes to the instance's log and, while ctx lives, to out. ctx belongs
 // to whoever asked: when it ends while t waits, t is dropped; once t has begun
-// it is finished.
+// it is finished. operate returns when out has all of it; the app's turn, the slot
+// and the server's end wait for no reader.
 func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
+	told := newWords()
+	defer told.end()
+	return d.inTurn(ctx, t, out, told)
+}
+
+func (d *Deployer) inTurn(ctx context.Context, t task, out io.Writer, told *words) error {
 	if err := d.begin(); err != nil {
 		return err
 	}
@@ -102,8 +109,10 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	}
 	wait := NewReport(out)
 	leave, err := d.enter(ctx, t.app, t.title, t.by.Name, func(ahead *ticket) {
-		wait.Headline("%s: waiting behind %s", t.app, ahead)
-		wait.Note("`%s cancel %s` ends what is under way", d.SSH, t.app)
+		told.say(func() {
+			wait.Headline("%s: waiting behind %s", t.app, ahead)
+			wait.Note("`%s cancel %s` ends what is under way", d.SSH, t.app)
+		})
 	})
 	if err != nil {
 		return err
@@ -111,7 +120,7 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	defer leave()
 	if t.heavy {
 		if !d.slots.TryAcquire(1) {
-			wait.Note("waiting for one of the server's %s", plural(d.wide, "deploy slot"))
+			told.say(func() { wait.Note("waiting for one of the server's %s", plural(d.wide, "deploy slot")) })
 			if err := d.awaitSlot(ctx); err != nil {
 				return err
 			}
@@ -148,16 +157,14 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	}
 	d.setOperation(t.app, op)
 
-	followed := make(chan struct{})
-	go func() {
-		defer close(followed)
+	told.say(func() {
 		defer op.log.leave()
 		if t.tells {
 			op.log.follow(ctx, out)
 		} else {
 			op.log.followWork(ctx, out)
 		}
-	}()
+	})
 
 	was := op.nowLive()
 	err = op.run(opCtx, t)
@@ -165,11 +172,10 @@ func (d *Deployer) operate(ctx context.Context, t task, out io.Writer) error {
 	op.cool()
 	d.setOperation(t.app, nil)
 	op.log.close()
-	leave() // a reader that is slow holds up nobody's turn
+	leave()
 	op.failure = err
 	close(op.over)
 	d.sweepLater(t.app)
-	<-followed
 	return err
 }
 

@@ -39,28 +39,9 @@ func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := d.begin(); err != nil {
-		return 0, err
-	}
-	defer d.work.Done()
-	defer d.use(o.App, rec.Instance)()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(d.open, func() {
-		select {
-		case <-time.After(lastOfRuns):
-			cancel(context.Cause(d.open))
-		case <-d.ctx.Done():
-			cancel(context.Cause(d.ctx))
-		case <-ctx.Done():
-		}
-	})
-	defer stop()
+	err = d.runOneOff(ctx, o, c, rec)
 	if o.Terminal != nil {
-		err = runOnTerminal(ctx, d.Runner, c, o.Terminal, o.Stdin, o.Stdout)
-	} else {
-		c.Stdin, c.Stdout, c.Stderr = o.Stdin, o.Stdout, o.Stderr
-		err = d.Runner.Run(ctx, c)
+		o.Terminal.Raw(false)
 	}
 	var exit *ExitError
 	switch {
@@ -83,6 +64,33 @@ func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
 		return 126, nil
 	}
 	return 0, err
+}
+
+// runOneOff is the part that the server's end waits for: no client is.
+func (d *Deployer) runOneOff(ctx context.Context, o OneOff, c Command, rec *Record) error {
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.work.Done()
+	defer d.use(o.App, rec.Instance)()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(d.open, func() {
+		select {
+		case <-time.After(lastOfRuns):
+			cancel(context.Cause(d.open))
+		case <-d.ctx.Done():
+			cancel(context.Cause(d.ctx))
+		case <-ctx.Done():
+		}
+	})
+	defer stop()
+	out, errOut := patiently(o.Stdout, ctx.Done()), patiently(o.Stderr, ctx.Done())
+	if o.Terminal != nil {
+		return runOnTerminal(ctx, d.Runner, c, o.Terminal, o.Stdin, out)
+	}
+	c.Stdin, c.Stdout, c.Stderr = o.Stdin, out, errOut
+	return d.Runner.Run(ctx, c)
 }
 
 // use keeps an instance from being swept until the function is called.

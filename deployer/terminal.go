@@ -29,7 +29,8 @@ const lateTerminal = 2 * time.Second
 // runOnTerminal runs a command on a pseudo-terminal of its own (pty(7)). What
 // the client types goes in as it is: the kernel turns Ctrl-C into a SIGINT for
 // the foreground process group. When ctx is done the terminal hangs up, which
-// ends shells that nothing else would.
+// ends shells that nothing else would. The client's terminal is in raw mode then,
+// and afterwards: the caller takes it out.
 func runOnTerminal(ctx context.Context, run Runner, c Command, t *Terminal, in io.Reader, out io.Writer) error {
 	pty, tty, err := openTerminal()
 	if err != nil {
@@ -45,7 +46,6 @@ func runOnTerminal(ctx context.Context, run Runner, c Command, t *Terminal, in i
 	c.TTY, c.Stdin, c.Stdout, c.Stderr = tty, nil, nil, nil
 	c.Env = append(slices.DeleteFunc(slices.Clone(c.Env), func(v string) bool { return strings.HasPrefix(v, "TERM=") }), "TERM="+t.Name)
 	t.Raw(true)
-	defer t.Raw(false)
 	over := make(chan struct{})
 	defer close(over)
 	go func() {

@@ -70,6 +70,12 @@ func (t *transcript) closeFile() {
 	}
 }
 
+func (t *transcript) isDone() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.done
+}
+
 // join counts a reader; a reader that comes after the end is told so.
 func (t *transcript) join() error {
 	t.mu.Lock()
@@ -138,6 +144,9 @@ func (t *transcript) copyTo(ctx context.Context, w io.Writer, all bool) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			if t.isDone() {
+				continue // its last words are there
+			}
 			return ctx.Err()
 		}
 	}

@@ -180,9 +180,10 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	srv.greet(s.stdout, fingerprint, numbers)
 	manager.tell("READY=1")
 
+	calls := control.NewServer(srv.call)
 	var doors errgroup.Group
 	doors.Go(func() error { return sshd.Serve(ctx, listener) })
-	doors.Go(func() error { return control.Serve(ctx, socket, srv.call) })
+	doors.Go(func() error { return calls.Serve(ctx, socket) })
 	doors.Go(func() error { return seen.serve(ctx, numbers) })
 	failed := make(chan error, 1)
 	go func() { failed <- doors.Wait() }()
@@ -191,7 +192,7 @@ func (s *session) serve(ctx context.Context, o standaloneOptions) error {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
-	return errors.Join(err, srv.end(ctx, sshd, p))
+	return errors.Join(err, srv.end(ctx, sshd, calls, p))
 }
 
 func isDir(path string) bool {
@@ -215,17 +216,13 @@ func (s *server) endsWhole(ctx context.Context) bool {
 
 // end stops the server: nothing new begins, deploys under way are finished up
 // to [server] stop_timeout. After SIGINT in standalone mode apps end too.
-func (s *server) end(cause context.Context, sshd *gitserver.Server, p *plugins) error {
+func (s *server) end(cause context.Context, sshd *gitserver.Server, calls *control.Server, p *plugins) error {
 	whole := s.endsWhole(cause)
 	s.log.Info("stopping; deploys under way are finished first, a second signal ends it at once")
 	ctx, cancel := context.WithTimeout(context.Background(), s.site.Server.StopTimeout)
 	defer cancel()
 	s.deployer.Close(ctx)
-	err := sshd.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = nil
-	}
-	sshd.Close()
+	err := s.closeDoors(ctx, sshd, calls)
 	err = errors.Join(err, s.stop(p, whole))
 	if whole {
 		s.log.Info("stopped, nginx and the apps too")
@@ -233,6 +230,39 @@ func (s *server) end(cause context.Context, sshd *gitserver.Server, p *plugins) 
 		s.log.Info("stopped; the apps go on")
 	}
 	return err
+}
+
+// lastWordsTime is what clients have, once the deploys are done, to read what they were told.
+const lastWordsTime = 5 * time.Second
+
+// closeDoors ends sessions and calls once the deploys are done: first by themselves,
+// as the last words are read, and then from here, so that nobody writes any longer to a
+// client that does not read. Pushes that git has in have until ctx is done.
+func (s *server) closeDoors(ctx context.Context, sshd *gitserver.Server, calls *control.Server) error {
+	deadline := time.Now().Add(lastWordsTime)
+	called, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	if end, ok := ctx.Deadline(); ok && end.After(deadline) {
+		deadline = end
+	}
+	pushed, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() {
+		var doors errgroup.Group
+		doors.Go(func() error { calls.Shutdown(called); return nil })
+		doors.Go(func() error { return sshd.Shutdown(pushed) })
+		closed <- doors.Wait()
+	}()
+	select {
+	case err := <-closed:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	case <-time.After(time.Until(deadline) + lastWordsTime):
+		s.log.Error("a session does not end, and ends with the server")
+	}
+	return nil
 }
 
 // stop ends what runs below the server where it is to end whole.

@@ -31,9 +31,13 @@ func start(t *testing.T, handle Handler) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- Serve(ctx, l, handle) }()
+	s := NewServer(handle)
+	go func() { done <- s.Serve(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
+		end, over := context.WithTimeout(context.Background(), 10*time.Second)
+		defer over()
+		s.Shutdown(end)
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
@@ -234,4 +238,42 @@ func TestSocketIsGoneAfterAnyClose(t *testing.T) {
 			t.Fatalf("the socket is there after Close: %v", err)
 		}
 	}
+}
+
+// A client that reads nothing held a call, and so the server's stop: Shutdown closes its
+// connection when it has had its time.
+func TestShutdownEndsUnreadCalls(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writing, failed := make(chan struct{}), make(chan error, 1)
+	s := NewServer(func(ctx context.Context, _ Call, _ io.Reader, out, _ io.Writer, _ *Terminal) int {
+		close(writing)
+		for {
+			if _, err := out.Write(make([]byte, 1<<20)); err != nil {
+				failed <- err
+				return 1
+			}
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, l) }()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: scotch\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n", callPath)
+	<-writing
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	late, done := context.WithCancel(context.Background())
+	done()
+	s.Shutdown(late)
+	<-failed
 }

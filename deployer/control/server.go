@@ -93,35 +93,72 @@ func (l *listener) Close() error {
 	return l.err
 }
 
-// Serve answers calls until ctx is done, then waits for those under way, whose
-// contexts are cancelled, and closes l.
-func Serve(ctx context.Context, l net.Listener, handle Handler) error {
-	calls, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	srv := &http.Server{
-		Handler:           handler(handle),
+// Server answers calls. Make one with NewServer.
+type Server struct {
+	http *http.Server
+	// cancel ends the contexts of calls.
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	closed bool
+	work   sync.WaitGroup // calls; added to while !closed only
+}
+
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.work.Add(1)
+	}
+	return !s.closed
+}
+
+// NewServer returns a server that has handle run the calls.
+func NewServer(handle Handler) *Server {
+	calls, cancel := context.WithCancel(context.Background())
+	s := &Server{cancel: cancel}
+	s.http = &http.Server{
+		Handler:           s.handler(handle),
 		BaseContext:       func(net.Listener) context.Context { return calls },
 		ReadHeaderTimeout: 10 * time.Second,
 	}
-	stop := context.AfterFunc(ctx, func() {
-		cancel()
-		end, done := context.WithTimeout(context.Background(), 10*time.Second)
-		defer done()
-		if srv.Shutdown(end) != nil {
-			srv.Close()
-		}
-	})
+	return s
+}
+
+// Serve answers calls until ctx is done, when it closes l and returns nil. Calls
+// under way go on: Shutdown ends them, and must be called.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	err := srv.Serve(l)
-	if errors.Is(err, http.ErrServerClosed) {
+	err := s.http.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return err
 }
 
-func handler(handle Handler) http.Handler {
+// Shutdown cancels the contexts of the calls under way and waits for their end.
+// When ctx is done it closes the connections, so that nobody writes any longer to a
+// client that does not read.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+	s.work.Wait()
+}
+
+func (s *Server) handler(handle Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+callPath, func(w http.ResponseWriter, r *http.Request) {
+		if !s.begin() {
+			http.Error(w, "the server is stopping", http.StatusServiceUnavailable)
+			return
+		}
+		defer s.work.Done()
 		rc := http.NewResponseController(w)
 		if err := rc.EnableFullDuplex(); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
