@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"scotch/config"
@@ -98,7 +99,30 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 	if err := op.shareStatic(a, rec); err != nil {
 		return nil, nil, err
 	}
-	return a, rec, op.d.files.SyncFS("sync-instance", op.dir)
+	return a, rec, op.sync(a, rec)
+}
+
+// sync puts what the checkout has made onto the disk, on each of the file systems
+// where the configuration has it.
+func (op *operation) sync(a *config.App, rec *Record) error {
+	places := []struct{ name, path string }{{"sync-instance", op.dir}, {"sync-instance/source", rec.Source}, {"sync-instance/venv", rec.Venv}}
+	if op.newData {
+		places = append(places, struct{ name, path string }{"sync-instance/data", a.DataPath})
+	}
+	synced := map[uint64]bool{}
+	for _, p := range places {
+		fi, err := os.Stat(p.path)
+		if err != nil {
+			return err
+		}
+		if dev := fi.Sys().(*syscall.Stat_t).Dev; !synced[dev] {
+			synced[dev] = true
+			if err := op.d.files.SyncFS(p.name, p.path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func why(s string) string {

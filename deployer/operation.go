@@ -34,6 +34,7 @@ type operation struct {
 	// outside are paths of the instance outside the app's directory.
 	outside []string
 	lent    string // the directory of a deploy key that is lent, "" for none
+	newData bool   // first content was made in the app's data
 	// warm is the old instance of the watch that this operation, a rollback, has
 	// ended, to switch back to.
 	warm *member

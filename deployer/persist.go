@@ -50,6 +50,9 @@ func (op *operation) persist(a *config.App, src string) error {
 		if err := op.d.files.before("make-persist"); err != nil {
 			return err
 		}
+		if _, err := data.Lstat(p); err != nil {
+			op.newData = true
+		}
 		op.tellLeftBehind(a, data, p, inSource)
 		if err := op.d.firstContent(data, p, inSource, uid, gid); err != nil {
 			return fmt.Errorf("[app] persist: %q in the app's data: %w", p, err)
