@@ -33,7 +33,7 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 		App: op.app, Instance: op.id, Dir: op.dir, Commit: c.ID, Subject: c.Subject,
 		By: op.by.Name, Why: op.what, Started: op.started, Root: a.Root, Grace: a.Timeout,
 	}
-	if err := op.d.placeIsFree(ctx, a); err != nil {
+	if err := op.d.placeIsFreeFor(ctx, a, op.report); err != nil {
 		return nil, nil, err
 	}
 	if err := op.d.ensureUser(ctx, a); err != nil {

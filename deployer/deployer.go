@@ -53,7 +53,8 @@ type Deployer struct {
 	slots *semaphore.Weighted // deploys at a time on this server
 	wide  int                 // how many
 	// webLock holds one who renders, tests and switches the web server's files.
-	webLock chan struct{}
+	webLock   chan struct{}
+	webHolder atomic.Pointer[webHolder]
 	// gcLock holds the one repository that is packed anew.
 	gcLock chan struct{}
 

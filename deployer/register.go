@@ -187,7 +187,7 @@ func (d *Deployer) serverName() string {
 func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, old *Record) error {
 	d := op.d
 	begin := time.Now()
-	pub, err := d.publish(ctx, rec, old)
+	pub, err := d.publish(ctx, rec, old, op.report)
 	if err != nil {
 		return err
 	}

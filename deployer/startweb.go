@@ -25,7 +25,7 @@ func (d *Deployer) hosted() *Process {
 // startWeb writes the files that serve no app in particular and starts the web
 // server where scotch runs it.
 func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[string]*Record, p *Process) error {
-	if err := d.lockWeb(ctx); err != nil {
+	if err := d.lockWeb(ctx, "", nil); err != nil {
 		return err
 	}
 	defer d.unlockWeb()

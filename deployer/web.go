@@ -2,6 +2,7 @@ package deployer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"scotch/config"
 )
@@ -60,18 +62,44 @@ func (d *Deployer) webLogs() []string {
 	return nil
 }
 
+// webMoment is how long nobody is told of the wait for the web server's files.
+const webMoment = time.Second
+
+// webHolder is who has the web server's files, for those who wait.
+type webHolder struct {
+	app   string // "" for the server's own start
+	since time.Time
+}
+
+func (h *webHolder) String() string {
+	return fmt.Sprintf("%s, which has them since %s", cmp.Or(h.app, "the server's start"), time.Since(h.since).Round(time.Second))
+}
+
 // lockWeb takes the web server's files for the caller alone, unless ctx ends
-// first.
-func (d *Deployer) lockWeb(ctx context.Context) error {
-	select {
-	case d.webLock <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// first. Where that takes longer than a moment tell, if there is one, is told
+// behind which app the caller, app, waits.
+func (d *Deployer) lockWeb(ctx context.Context, app string, tell *Report) error {
+	moment := time.NewTimer(webMoment)
+	defer moment.Stop()
+	for {
+		select {
+		case d.webLock <- struct{}{}:
+			d.webHolder.Store(&webHolder{app, time.Now()})
+			return nil
+		case <-moment.C:
+			if h := d.webHolder.Load(); h != nil && tell != nil {
+				tell.Note("waiting for %s's files, behind %s", d.webName(), h)
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
-func (d *Deployer) unlockWeb() { <-d.webLock }
+func (d *Deployer) unlockWeb() {
+	d.webHolder.Store(nil)
+	<-d.webLock
+}
 
 // render asks the web server for the app's files, and notes in the record where
 // on the web the app is to be found.
@@ -83,15 +111,15 @@ func (d *Deployer) render(a *config.App, l layout, rec *Record) (err error) {
 
 // publish makes the web server's files those of the record, and where they
 // differ from what is on disk has the server check all of its configuration and
-// reload it. Nothing differs at most deploys: a switch needs no reload, for the
+// reload it. tell is told of a long wait. Nothing differs at most deploys: a switch needs no reload, for the
 // files name the link current. The caller unlocks the result.
-func (d *Deployer) publish(ctx context.Context, rec, old *Record) (p *publication, err error) {
+func (d *Deployer) publish(ctx context.Context, rec, old *Record, tell *Report) (p *publication, err error) {
 	files := rec.WebFiles
 	base, err := d.WebServer.Base()
 	if err != nil {
 		return nil, err
 	}
-	if err := d.lockWeb(ctx); err != nil {
+	if err := d.lockWeb(ctx, rec.App, tell); err != nil {
 		return nil, err
 	}
 	p = &publication{d: d, what: "switched", before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
@@ -249,6 +277,9 @@ func (d *Deployer) testWeb(ctx context.Context, ours []string) error {
 	test := d.WebServer.Test()
 	test.Stdout, test.Stderr = &out, &out
 	if err := d.Runner.Run(ctx, test); err != nil {
+		if late, ok := errors.AsType[*TimeoutError](err); ok {
+			return fmt.Errorf("the check of %s's configuration does not end: %w\nsomething that the configuration names may not answer, a disk or a name server: run %q on the server", d.webName(), late, strings.Join(test.Args, " "))
+		}
 		why := FirstLine(out.String())
 		explained := false
 		if e, ok := d.WebServer.(Explainer); ok {
@@ -290,7 +321,7 @@ func (op *operation) tellUnreached(ctx context.Context, a *config.App) {
 
 // unpublish removes the web server's files of an app that goes.
 func (d *Deployer) unpublish(ctx context.Context, rec *Record) error {
-	if err := d.lockWeb(ctx); err != nil {
+	if err := d.lockWeb(ctx, rec.App, nil); err != nil {
 		return err
 	}
 	defer d.unlockWeb()
@@ -356,7 +387,11 @@ func (d *Deployer) filesOf(one, other string) string {
 
 // placeIsFree is checkClaims before anything is built; the switch asks again.
 func (d *Deployer) placeIsFree(ctx context.Context, a *config.App) error {
-	if err := d.lockWeb(ctx); err != nil {
+	return d.placeIsFreeFor(ctx, a, nil)
+}
+
+func (d *Deployer) placeIsFreeFor(ctx context.Context, a *config.App, tell *Report) error {
+	if err := d.lockWeb(ctx, a.Name, tell); err != nil {
 		return err
 	}
 	defer d.unlockWeb()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -224,13 +225,18 @@ func (n *NGINX) Group() string {
 	return n.group
 }
 
+// testPatience is how long nginx may take to check its configuration, which is
+// seconds with thousands of servers. It looks up names and opens files meanwhile that
+// may not answer, and every app's deploy stands behind it.
+const testPatience = time.Minute
+
 // Test returns the command that checks all of nginx's configuration.
 func (n *NGINX) Test() deployer.Command {
 	args := n.test
 	if n.standalone {
 		args = n.own("-t", "-q")
 	}
-	return deployer.Command{Args: args, Dir: "/", Env: environment(), Umask: -1}
+	return deployer.Command{Args: args, Dir: "/", Env: environment(), Umask: -1, Timeout: testPatience}
 }
 
 // own is a call of the nginx that scotch runs itself.
