@@ -89,7 +89,8 @@ type appState struct {
 	starting bool                // after the server's own start, its turn has not come
 	retiring map[string]*member  // by instance
 	vigil    *vigil              // over what went live last
-	op       *operation          // under way
+	turn     *turn               // of who has it
+	op       *operation          // under way, once it has its slot
 	runs     map[int]detachedRun // detached one-off commands under way
 	inUse    map[string]int      // instances that one-off commands run in: how many
 	listed   listed              // what the last list showed

@@ -28,9 +28,6 @@ type operation struct {
 	log     *transcript
 	report  *Report
 	started time.Time
-	cancel  context.CancelCauseFunc
-	over    chan struct{} // closed when it has ended, with failure set before
-	failure error
 	// outside are paths of the instance outside the app's directory.
 	outside []string
 	lent    string // the directory of a deploy key that is lent, "" for none
@@ -71,6 +68,14 @@ type operation struct {
 type cancelledError struct{ by string }
 
 func (e *cancelledError) Error() string { return "cancelled by " + e.by }
+
+// turn is what has its app's turn, also while it waits for a slot: what Cancel ends.
+type turn struct {
+	title   string
+	cancel  context.CancelCauseFunc
+	over    chan struct{} // closed when it has ended, with failure set before
+	failure error
+}
 
 // task is what operate runs, once the app's turn has come.
 type task struct {
@@ -119,10 +124,23 @@ func (d *Deployer) inTurn(ctx context.Context, t task, out io.Writer, told *word
 		return err
 	}
 	defer leave()
+	opCtx, cancel := context.WithCancelCause(d.ctx)
+	defer cancel(nil)
+	b := &turn{title: t.title, cancel: cancel, over: make(chan struct{})}
+	d.setTurn(t.app, b)
+	b.failure = d.perform(ctx, opCtx, t, out, told)
+	d.setTurn(t.app, nil)
+	leave()
+	close(b.over)
+	return b.failure
+}
+
+// perform runs t, which has its app's turn, under opCtx.
+func (d *Deployer) perform(ctx, opCtx context.Context, t task, out io.Writer, told *words) error {
 	if t.heavy {
 		if !d.slots.TryAcquire(1) {
-			told.say(func() { wait.Note("waiting for one of the server's %s", plural(d.wide, "deploy slot")) })
-			if err := d.awaitSlot(ctx); err != nil {
+			told.say(func() { NewReport(out).Note("waiting for one of the server's %s", plural(d.wide, "deploy slot")) })
+			if err := d.awaitSlot(ctx, opCtx); err != nil {
 				return err
 			}
 		}
@@ -140,7 +158,7 @@ func (d *Deployer) inTurn(ctx context.Context, t task, out io.Writer, told *word
 		}
 	}
 	if t.check != nil {
-		if err := t.check(d.ctx); err != nil {
+		if err := t.check(opCtx); err != nil {
 			return err
 		}
 	}
@@ -150,9 +168,6 @@ func (d *Deployer) inTurn(ctx context.Context, t task, out io.Writer, told *word
 	if err != nil {
 		return err
 	}
-	opCtx, cancel := context.WithCancelCause(d.ctx)
-	defer cancel(nil)
-	op.cancel = cancel
 	if err := op.log.join(); err != nil {
 		return err
 	}
@@ -173,19 +188,22 @@ func (d *Deployer) inTurn(ctx context.Context, t task, out io.Writer, told *word
 	op.cool()
 	d.setOperation(t.app, nil)
 	op.log.close()
-	leave()
-	op.failure = err
-	close(op.over)
 	d.sweepLater(t.app)
 	return err
 }
 
-// awaitSlot takes one of the server's slots for deploys.
-func (d *Deployer) awaitSlot(ctx context.Context) error {
+// awaitSlot takes one of the server's slots for deploys, unless opCtx is cancelled.
+func (d *Deployer) awaitSlot(ctx, opCtx context.Context) error {
 	open, why, release := d.whileOpen(ctx)
 	defer release()
-	err := d.slots.Acquire(open, 1)
+	waiting, cancel := context.WithCancelCause(open)
+	defer cancel(nil)
+	defer context.AfterFunc(opCtx, func() { cancel(context.Cause(opCtx)) })()
+	err := d.slots.Acquire(waiting, 1)
 	reason := why(err)
+	if by, ok := errors.AsType[*cancelledError](context.Cause(opCtx)); ok {
+		reason = &RefusedError{Reason: by.Error()}
+	}
 	if reason != nil && err == nil {
 		d.slots.Release(1)
 	}
@@ -230,6 +248,12 @@ func (d *Deployer) setOperation(app string, op *operation) {
 	d.state(app).op = op
 }
 
+func (d *Deployer) setTurn(app string, b *turn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state(app).turn = b
+}
+
 func (d *Deployer) newOperation(t task) (*operation, error) {
 	l := d.layout(t.app)
 	if err := d.files.MkdirAll("make-app", l.releases(), d.site.DirMode); err != nil {
@@ -239,7 +263,7 @@ func (d *Deployer) newOperation(t task) (*operation, error) {
 	if err != nil {
 		return nil, err
 	}
-	op := &operation{d: d, app: t.app, what: t.what, title: t.title, by: t.by, id: id, l: l, dir: l.instance(id), started: time.Now(), over: make(chan struct{})}
+	op := &operation{d: d, app: t.app, what: t.what, title: t.title, by: t.by, id: id, l: l, dir: l.instance(id), started: time.Now()}
 	// The place of the instance may be configured; l.dir/ID always leads there.
 	place, mode := op.dir, d.site.DirMode
 	if a, err := d.site.App(t.app, config.AppOptions{InstanceID: id}); err == nil {
@@ -339,30 +363,30 @@ func (d *Deployer) discard(l layout, id string) error {
 	return errors.Join(errs...)
 }
 
-// Cancel ends the operation under way on an app, and returns when it has ended;
+// Cancel ends the operation under way on an app, also one that waits for a slot, and returns when it has ended;
 // with a *RefusedError where it was done all the same, or none is under way.
 func (d *Deployer) Cancel(ctx context.Context, app, by string) error {
 	d.mu.Lock()
-	op, v := d.state(app).op, d.state(app).vigil
+	b, v := d.state(app).turn, d.state(app).vigil
 	d.mu.Unlock()
 	switch {
-	case op == nil && v != nil:
+	case b == nil && v != nil:
 		return &RefusedError{
 			Reason: fmt.Sprintf("nothing to cancel: v%d of %q is live, and watched", v.new.rec.Release, app),
 			Hint:   fmt.Sprintf("%s rollback %s takes it back", d.SSH, app),
 		}
-	case op == nil:
+	case b == nil:
 		return &RefusedError{Reason: fmt.Sprintf("nothing is under way on %q", app), Hint: fmt.Sprintf("%s releases %s says what is live", d.SSH, app)}
 	}
-	op.cancel(&cancelledError{by})
+	b.cancel(&cancelledError{by})
 	select {
-	case <-op.over:
+	case <-b.over:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if op.failure == nil {
+	if b.failure == nil {
 		return &RefusedError{
-			Reason: fmt.Sprintf("too late: %s of %q was past its switch, and is done", op.title, app),
+			Reason: fmt.Sprintf("too late: %s of %q was past its switch, and is done", b.title, app),
 			Hint:   fmt.Sprintf("%s rollback %s takes it back", d.SSH, app),
 		}
 	}
