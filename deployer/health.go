@@ -114,6 +114,7 @@ func (op *operation) awaitHealthy(ctx context.Context, a *config.App, rec *Recor
 			if named && status == http.StatusNotFound {
 				op.report.Note("note: 404 counts as healthy, also of a path that [health] names; [health] status = 200-399 refuses it")
 			}
+			op.probed = running
 			return nil
 		case err == nil:
 			answer = fmt.Sprintf("GET %s answered %d", req.Path, status)

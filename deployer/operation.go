@@ -47,6 +47,8 @@ type operation struct {
 	pinned []string
 	// next is the process that it is about to switch to, nil where none is started.
 	next *member
+	// probed is the process that answered the health request, nil where none was sent.
+	probed Running
 	// switched is set once current may have named the new instance.
 	switched bool
 	// vigil is the watch that its switch began.

@@ -294,12 +294,15 @@ func (op *operation) allowed() error {
 }
 
 // stillRuns tells whether what is about to be switched to has ended since it
-// answered.
+// answered. One that was started again meanwhile has not answered yet.
 func (op *operation) stillRuns() error {
 	if op.next == nil {
 		return nil // [plugins] turned the application server off
 	}
 	running, _ := op.next.process()
+	if op.probed != nil {
+		running = op.probed
+	}
 	if running != nil {
 		select {
 		case <-running.Done():

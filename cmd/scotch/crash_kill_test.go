@@ -287,3 +287,49 @@ func TestKilledInTheFirstCommit(t *testing.T) {
 		t.Errorf("the retry fails:\n%s", out)
 	}
 }
+
+// The new uWSGI dies behind its health check and is started again: what is booting has
+// not answered, and was switched to.
+func TestKilledBehindItsHealthCheck(t *testing.T) {
+	w := newCrashWorld(t, buildFailpoints(t))
+	w.open()
+	w.version("v1")
+	live, err := w.live("blog")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.arm("pause", "prepare-refs")
+	p := w.pushBeside()
+	if !w.pausedAt(p) {
+		t.Fatalf("the push was over before:\n%s", p.out)
+	}
+	probed := w.newMaster(live.Instance)
+	if probed == 0 {
+		t.Fatal("no new master")
+	}
+	syscall.Kill(probed, syscall.SIGKILL)
+	again := 0
+	for range 200 {
+		if again = w.newMaster(live.Instance); again != 0 && again != probed {
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // a file: there is no event to wait for
+	}
+	if again == 0 || again == probed {
+		t.Fatal("it is not started again")
+	}
+	w.resume(p)
+	if p.status != 1 || !strings.Contains(p.out, "ended just before the switch") {
+		t.Errorf("the push exits with %d and says\n%s", p.status, p.out)
+	}
+	w.settle()
+	w.expect("v0")
+	w.verify("the new master was killed behind its health check")
+	w.expect("v0", "v1")
+	if out, status := w.blog.push(); status != 0 {
+		t.Fatalf("the retry fails:\n%s", out)
+	}
+	w.settle()
+	w.expect("v1")
+	w.verify("retried")
+}
