@@ -322,8 +322,9 @@ func (d *Deployer) rotateLogs() {
 // file is copied and truncated, and a line written in between is lost.
 //
 // Of a log that grew faster than it is looked at only the last most bytes are
-// kept, with a line that says so: an app in a fury must not fill the disk.
-func rotate(path string, keep int, most int64) error {
+// kept, with a line that says so: an app in a fury must not fill the disk. On a disk
+// that is full nothing is moved, and the older ones stay.
+func rotate(path string, keep int, most int64) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -341,19 +342,34 @@ func rotate(path string, keep int, most int64) error {
 	if head == 0 {
 		return nil
 	}
-	for i := keep - 1; i >= 1; i-- {
-		os.Rename(fmt.Sprintf("%s.%d", path, i), fmt.Sprintf("%s.%d", path, i+1))
+	copied := path + ".0"
+	if err := os.Remove(copied); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err // what a server left that was killed
 	}
-	old, err := os.OpenFile(path+".1", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, fi.Mode().Perm())
+	old, err := os.OpenFile(copied, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fi.Mode().Perm())
 	if err != nil {
 		return err
 	}
 	defer old.Close()
+	defer func() {
+		if err != nil {
+			os.Remove(copied) // nothing where it has its name
+		}
+	}()
 	from := max(0, head-most)
 	if from > 0 {
-		fmt.Fprintf(old, droppedLine, from)
+		if _, err := fmt.Fprintf(old, droppedLine, from); err != nil {
+			return err
+		}
 	}
 	if _, err := io.Copy(old, io.NewSectionReader(f, from, head-from)); err != nil {
+		return err
+	}
+	for i := keep - 1; i >= 1; i-- {
+		os.Rename(fmt.Sprintf("%s.%d", path, i), fmt.Sprintf("%s.%d", path, i+1))
+	}
+	// Before the head is cut off: who follows the log looks there for it.
+	if err := os.Rename(copied, path+".1"); err != nil {
 		return err
 	}
 	if head < fi.Size() {
@@ -362,10 +378,10 @@ func rotate(path string, keep int, most int64) error {
 		err = unix.EINVAL // the call may not reach the end of the file
 	}
 	if err != nil {
-		if _, err := io.Copy(old, io.NewSectionReader(f, head, 1<<62)); err != nil {
-			return err
-		}
-		return f.Truncate(0)
+		// Also where the last lines have no room: the next look would rotate what
+		// is in path.1 by now, and the older ones away.
+		_, err := io.Copy(old, io.NewSectionReader(f, head, 1<<62))
+		return errors.Join(err, f.Truncate(0))
 	}
 	return nil
 }

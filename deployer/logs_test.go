@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -135,5 +137,54 @@ func TestRotateDropsAFlood(t *testing.T) {
 	}
 	if cut := cutOff(path + ".1"); cut+left.Size() != 6<<20 {
 		t.Errorf("%d bytes were cut off, %d are left, of %d", cut, left.Size(), 6<<20)
+	}
+}
+
+// On a full disk each look at a log, every two seconds, pushed the rotated ones one
+// further, until the last of them was gone.
+func TestRotateOnAFullDiskEatsNoLogs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "000001.log")
+	names := map[string]string{"": strings.Repeat("a line of the log\n", 20_000), ".1": "older\n", ".2": "oldest\n"}
+	for ending, text := range names {
+		if err := os.WriteFile(path+ending, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A disk that has no room for the copy: no file may grow to its size.
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 100_000, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	var errs []error
+	for range 3 {
+		errs = append(errs, rotate(path, 2, 1<<30))
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range errs {
+		if err == nil {
+			t.Error("no error")
+		}
+	}
+	for ending, text := range names {
+		if got, err := os.ReadFile(path + ending); err != nil || string(got) != text {
+			t.Errorf("%q: %d bytes, want %d, %v", ending, len(got), len(text), err)
+		}
+	}
+	if all, _ := filepath.Glob(path + "*"); len(all) != len(names) {
+		t.Errorf("there are %q", all)
+	}
+	// With room again it goes on as ever.
+	if err := rotate(path, 2, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(path + ".2"); string(got) != "older\n" {
+		t.Errorf("%d bytes in the place of the older", len(got))
 	}
 }
