@@ -193,12 +193,32 @@ func (p *pruning) sharedCache(ctx context.Context) error {
 		return nil
 	}
 	if !p.o.DryRun {
-		if err := p.d.slots.Acquire(ctx, int64(p.d.wide)); err != nil {
-			return context.Cause(ctx)
+		if err := p.d.allSlots(ctx); err != nil {
+			return err
 		}
 		defer p.d.slots.Release(int64(p.d.wide))
 	}
 	return p.free(ctx, "", list)
+}
+
+// slotsPoll is how often a prune looks whether no deploy is under way.
+const slotsPoll = 100 * time.Millisecond
+
+// allSlots takes all of the server's slots for deploys, once none is taken. It does
+// not stand in line for them: deploys behind it would wait although there are some.
+func (d *Deployer) allSlots(ctx context.Context) error {
+	tick := time.NewTicker(slotsPoll)
+	defer tick.Stop()
+	for !d.slots.TryAcquire(int64(d.wide)) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-d.open.Done():
+			return refusedClosing()
+		}
+	}
+	return nil
 }
 
 // repository frees what git has twice, and packs anew where that is due.
