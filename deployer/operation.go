@@ -222,6 +222,10 @@ func (op *operation) cool() {
 		return
 	}
 	d := op.d
+	if op.warm.rec.Instance == op.l.liveID() {
+		op.serves(op.warm)
+		return
+	}
 	d.mu.Lock()
 	live := d.state(op.app).live
 	d.mu.Unlock()

@@ -56,6 +56,10 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 		answered = d.requests(ctx, m)
 	}
 	if err := op.goLive(ctx, rec, refs, old); err != nil {
+		if op.kept {
+			op.endWatch()
+			op.serves(m)
+		}
 		return nil, op.afterRelease(rec, err)
 	}
 	if m != nil {
@@ -73,6 +77,21 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	op.vigil = d.keepVigil(op.app, retired, m)
 	op.tellRetention()
 	return m, nil
+}
+
+// serves notes that current names m's instance although its switch failed: it could not
+// be taken back. What served before is let go of.
+func (op *operation) serves(m *member) {
+	d := op.d
+	os.Remove(filepath.Join(op.dir, begunName))
+	d.mu.Lock()
+	s := d.state(op.app)
+	old := s.live
+	s.live, s.damage = m, nil
+	d.mu.Unlock()
+	if old != nil && old != m {
+		d.retire(op.app, old)
+	}
 }
 
 // nowLive is the record of what is live, nil where nothing is.
@@ -231,14 +250,17 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 	op.switched = true
 	if err := d.files.Symlink("switch", rec.Instance, op.l.current()); err != nil {
 		// The rename may have happened, and only its sync failed.
-		return errors.Join(err, op.switchBack(old), tx.Abort(), unsave(), pub.undo(ctx))
+		back := op.switchBack(old)
+		if back != nil && op.l.liveID() == rec.Instance {
+			return op.stays(ctx, rec, errors.Join(err, tx.Abort()), back)
+		}
+		return errors.Join(err, back, tx.Abort(), unsave(), pub.undo(ctx))
 	}
 	if err := d.commitRefs(tx); err != nil {
 		// Nothing was acknowledged yet: what serves must be what the ref says.
 		err = fmt.Errorf("moving the branch with the switch: %w", err)
 		if back := op.switchBack(old); back != nil {
-			op.kept = true // it serves; the next start of the server moves the ref
-			return errors.Join(err, back)
+			return op.stays(ctx, rec, err, back)
 		}
 		err = errors.Join(err, unsave(), pub.undo(ctx))
 		if old != nil { // a git that was killed may have moved some of them
@@ -257,6 +279,16 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 		op.tellUnreached(ctx, &config.App{Name: rec.App, Domains: rec.Domains})
 	}
 	return nil
+}
+
+// stays is the end of a switch that failed with err and could not be taken back, for
+// back: the new instance serves. The refs are made to agree; where that fails too the
+// next start of the server does it.
+func (op *operation) stays(ctx context.Context, rec *Record, err, back error) error {
+	op.kept = true
+	op.d.claimed(op.app, rec)
+	agreed := op.d.agree(context.WithoutCancel(ctx), op.app, op.l, rec)
+	return errors.Join(fmt.Errorf("%w\nthe switch could not be taken back: v%d serves", err, rec.Release), back, agreed)
 }
 
 // refNow is where a branch is, zeros for nowhere, "" where no ref is meant.

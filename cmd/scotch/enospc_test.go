@@ -158,6 +158,37 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
+// The rename of current was done, its sync failed, and so did the way back: the instance
+// that current names was taken away as that of a failed deploy.
+func TestSwitchThatCannotBeTakenBack(t *testing.T) {
+	w := newCrashWorld(t, buildFailpoints(t))
+	w.open()
+	w.version("v1")
+	w.expect("v0", "v1")
+	w.arm("fails", "switch/sync switch-back")
+	out, status := w.blog.push()
+	if status != 1 || !strings.Contains(out, "deploy failed in register") || !strings.Contains(out, "could not be taken back: v2 serves") {
+		t.Errorf("the push exits with %d and says\n%s", status, out)
+	}
+	w.disarm()
+	w.settle()
+	if err := w.answers("v1")(); err != nil {
+		t.Fatalf("what current names does not serve: %v", err)
+	}
+	w.expect("v1")
+	w.verify("not taken back")
+	// What serves is what the server knows of: the old one is ended, and the
+	// new one is watched and drained like any other.
+	w.version("v2")
+	w.expect("v1", "v2")
+	if out, status := w.blog.push(); status != 0 {
+		t.Fatalf("the next push fails:\n%s", out)
+	}
+	w.settle()
+	w.expect("v2")
+	w.verify("pushed again")
+}
+
 // TestFullTmpfs fills a small file system with all of the server's on it, while
 // it waits at an operation of a deploy.
 func TestFullTmpfs(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 //
 //	kill    SIGKILL for this process
 //	fail    the operation fails with ENOSPC; FILE.done names it
+//	fails   each operation of the names that follow does
 //	pause   the operation waits until the test writes something else; FILE.paused
 //	        exists meanwhile
 //	log     nothing
@@ -64,6 +65,9 @@ func (p *failpoint) before(op string) error {
 	hit := at == strconv.Itoa(p.n) || at == op
 	if but, isNew := strings.CutPrefix(at, "new"); isNew {
 		hit = !slices.Contains(strings.Fields(but), op)
+	}
+	if action == "fails" {
+		hit, action, p.done = slices.Contains(strings.Fields(at), op), "fail", false
 	}
 	hit = hit && !p.done
 	p.done = p.done || hit
