@@ -53,7 +53,7 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	}
 	var answered int64
 	if m != nil {
-		answered = d.requests(ctx, m)
+		answered, _ = d.requests(ctx, m) // 0 where not known: then its health requests count too
 	}
 	if err := op.goLive(ctx, rec, refs, old); err != nil {
 		if op.kept {

@@ -325,7 +325,7 @@ func (op *operation) goLiveAgain(ctx context.Context, live *Record, m *member, r
 	if err := op.dataBack(live, m.rec); err != nil {
 		return err
 	}
-	answered := d.requests(ctx, m)
+	answered, _ := d.requests(ctx, m)
 	err := op.goLive(ctx, &rec, refs, live)
 	op.kept = false // of this operation itself nothing stays but its log
 	if err != nil {

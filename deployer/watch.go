@@ -28,7 +28,8 @@ type vigil struct {
 	// or there is nothing to go back to.
 	reports bool
 	until   time.Time
-	// before is the share of the old one's requests that failed while it served.
+	// before is the share of the old one's requests that failed while it served, 0
+	// where it is not known.
 	before float64
 
 	stop func()        // ends it early; may be called more than once
@@ -91,25 +92,26 @@ func (v *vigil) measureBefore(ctx context.Context) {
 		return
 	}
 	was, now := v.old.serves(), v.new.serves()
-	if total := v.d.requests(ctx, v.old) - was.answered; total > 0 {
+	requests, known := v.d.requests(ctx, v.old)
+	if total := requests - was.answered; known && total > 0 {
 		failed := v.failures(ctx, was.since) - v.failures(ctx, now.since)
 		v.before = float64(failed) / float64(total)
 	}
 }
 
-// requests is how many requests an instance has answered, 0 where not known.
-func (d *Deployer) requests(ctx context.Context, m *member) int64 {
+// requests is how many requests an instance has answered, and whether that is known.
+func (d *Deployer) requests(ctx context.Context, m *member) (n int64, known bool) {
 	meter, ok := d.AppServer.(Meter)
 	if !ok || m.rec.Plan == nil {
-		return 0
+		return 0, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
 	defer cancel()
 	u, err := meter.Usage(ctx, m.rec.Plan)
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	return u.Requests
+	return u.Requests, true
 }
 
 func (v *vigil) failures(ctx context.Context, since time.Time) int {
@@ -162,14 +164,20 @@ func (v *vigil) dead(running Running) string {
 	return s
 }
 
-// judge looks at the answers so far.
+// judge looks at the answers so far. Where nobody counts the requests a release can't
+// be judged by those that failed: twenty may be all of them, or one in a thousand.
 func (v *vigil) judge(ctx context.Context) string {
 	t := v.new.serves()
 	failed := v.failures(ctx, t.since)
 	if failed < enoughRequests/2 {
 		return "" // most of ten can't have failed
 	}
-	total := max(v.d.requests(ctx, v.new)-t.answered, int64(failed))
+	requests, known := v.d.requests(ctx, v.new)
+	if !known {
+		return ""
+	}
+	// One that the web server could not hand over was answered by nobody.
+	total := max(requests-t.answered, int64(failed))
 	share := float64(failed) / float64(total)
 	if ctx.Err() != nil || total < enoughRequests || share <= 0.5 || share <= v.before {
 		return ""
