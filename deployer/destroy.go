@@ -171,7 +171,7 @@ func (l layout) outside() ([]string, error) {
 			continue
 		}
 		paths = append(paths, rec.Outside...)
-		if !within(l.dir, rec.Venv) {
+		if filepath.IsAbs(rec.Venv) && !within(l.dir, rec.Venv) {
 			paths = append(paths, filepath.Dir(rec.Venv))
 		}
 	}

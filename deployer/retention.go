@@ -77,7 +77,7 @@ func (d *Deployer) sweepable(app string, failedLogs int) (list []removable, err 
 	for i := len(ids) - 1; i >= 0; i-- {
 		id := ids[i]
 		rec, recErr := readRecord(filepath.Join(l.instance(id), recordName))
-		if recErr == nil {
+		if recErr == nil && filepath.IsAbs(rec.Venv) {
 			stores[filepath.Dir(rec.Venv)] = true
 		}
 		if recErr != nil && !keep[id] {

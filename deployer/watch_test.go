@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,10 +57,41 @@ func newTestDeployer(t *testing.T, app AppServer, web WebServer) *Deployer {
 	dir := t.TempDir()
 	log := logrus.New()
 	log.SetOutput(t.Output())
-	site := &config.Site{Mode: "standalone", DirMode: 0o755}
-	site.Paths.Instances, site.Paths.Logs, site.Paths.Run = filepath.Join(dir, "instances"), filepath.Join(dir, "logs"), filepath.Join(dir, "run")
-	return New(Options{Site: site, AppServer: app, WebServer: web, Log: log, SSH: "ssh scotch@host"})
+	file := filepath.Join(dir, "scotch.cfg")
+	text := strings.ReplaceAll("[server]\nmode = standalone\n[paths]\nconfiguration = DIR\ninstances = DIR/instances\nrepositories = DIR/repositories\ndata = DIR/data\nlogs = DIR/logs\nrun = DIR/run\n", "DIR", dir)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	site, err := config.Open(config.Options{Files: []string{file}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(Options{Site: site, AppServer: app, WebServer: web, Repositories: noRepositories{}, Runner: noRunner{}, Log: log, SSH: "ssh scotch@host"})
 }
+
+// noRepositories are none.
+type noRepositories struct{ Repositories }
+
+func (noRepositories) Exists(string) bool { return false }
+func (noRepositories) Path(string) string { return "/nonexistent" }
+
+// noRunner starts nothing.
+type noRunner struct{ Runner }
+
+var errNotStarted = errors.New("nothing is started here")
+
+func (noRunner) Start(Process) (Running, error) { return nil, errNotStarted }
+
+// quietProcess is a process that runs, and notes that it was signalled.
+type quietProcess struct {
+	Running
+	signals []int
+}
+
+func (*quietProcess) PID() int                { return 1 }
+func (*quietProcess) Since() time.Time        { return time.Time{} }
+func (p *quietProcess) Done() <-chan struct{} { return nil }
+func (p *quietProcess) Signal(sig int) error  { p.signals = append(p.signals, sig); return nil }
 
 // planOf is the record of an instance that an application server runs.
 func planOf(d *Deployer, app, id, server string) *Record {
