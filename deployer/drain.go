@@ -50,6 +50,7 @@ func (d *Deployer) drain(ctx context.Context, m *member) {
 	dr, ok := d.WebServer.(Drainer)
 	if !ok {
 		dr, ok = d.AppServer.(Drainer)
+		ok = ok && d.ours(m.rec.Plan)
 	}
 	running, _ := m.process()
 	if !ok || running == nil || m.rec.Plan == nil {

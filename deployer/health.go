@@ -148,10 +148,24 @@ func (op *operation) awaitHealthy(ctx context.Context, a *config.App, rec *Recor
 			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return context.Cause(ctx)
 			}
-			op.whereItHangs(plan, running)
+			if op.startedIt(running) {
+				op.whereItHangs(plan, running)
+			} else {
+				op.showLog(plan, "the app's output")
+			}
 			return fmt.Errorf("the app was not healthy after %s: %s\n[health] timeout says how long to wait", a.Health.Timeout, last)
 		}
 	}
+}
+
+// startedIt tells whether a process is not the one that was warm already: that one
+// stays as it is, also where it does not answer in time.
+func (op *operation) startedIt(running Running) bool {
+	if op.warm == nil {
+		return true
+	}
+	warm, _ := op.warm.process()
+	return warm != running
 }
 
 // isSet tells whether a file says what the value of a key is.

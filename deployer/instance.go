@@ -62,6 +62,18 @@ const (
 // current, which is looked up at each connect.
 func (l layout) run() string { return filepath.Join(l.current(), "run") }
 
+// liveSocket is where the web server finds an instance while current names it:
+// its socket, by way of that link.
+func (d *Deployer) liveSocket(rec *Record) string {
+	run := d.layout(rec.App).run()
+	if rec.Plan != nil {
+		if name, err := filepath.Rel(filepath.Join(rec.Dir, "run"), rec.Plan.Socket); err == nil && filepath.IsLocal(name) {
+			return filepath.Join(run, name)
+		}
+	}
+	return d.AppServer.Socket(run)
+}
+
 // Record is what is known of an instance and of the release that it serves:
 // release.json in the instance's directory, and releases/vN.json without the
 // plan, for as long as the app lives.

@@ -226,6 +226,9 @@ type Plan struct {
 	Socket  string // where it answers
 	// Ready is a file that exists once the process accepts requests.
 	Ready string
+	// Server is the name of the application server that planned it. The deployer
+	// fills it in: another one knows nothing of such a process.
+	Server string `json:",omitempty"`
 }
 
 // AppServer runs the instances of apps.

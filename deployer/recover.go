@@ -393,7 +393,7 @@ func (d *Deployer) startRecorded(app string, l layout, live *Record) error {
 		select {
 		case <-tick.C:
 		case <-running.Done():
-			return fmt.Errorf("v%d did not start: %s %s\nits output is in %s", live.Release, d.serverName(), ended(running), p.Log)
+			return fmt.Errorf("v%d did not start: %s %s\nits output is in %s", live.Release, live.Plan.server(), ended(running), p.Log)
 		case <-ctx.Done():
 			return nil
 		}

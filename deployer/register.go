@@ -131,6 +131,7 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	if err != nil {
 		return nil, err
 	}
+	plan.Server = d.serverName()
 	rec.Plan = plan
 	if !plan.runs() {
 		op.report.Step(d.serverName(), "off: nothing is started", -1)
@@ -199,6 +200,15 @@ func (d *Deployer) serverName() string {
 	}
 	return "app"
 }
+
+// firstServer made the plans that say nothing of it: they are older than any other.
+const firstServer = "uwsgi"
+
+func (p *Plan) server() string { return cmp.Or(p.Server, firstServer) }
+
+// ours tells whether a plan is of the application server that [plugins] has today.
+// What another one has started is not asked, counted or judged by it.
+func (d *Deployer) ours(p *Plan) bool { return p != nil && p.server() == d.serverName() }
 
 // goLive is the switch: everything that can fail is done before the rename of
 // current, and what the rename makes true is written before and after it so

@@ -194,7 +194,7 @@ func (d *Deployer) processStatus(ctx context.Context, m *member, state string) P
 		return p
 	}
 	p.PID, p.Since = running.PID(), running.Since()
-	if c, ok := d.AppServer.(Meter); ok && m.rec.Plan != nil {
+	if c, ok := d.AppServer.(Meter); ok && d.ours(m.rec.Plan) {
 		ctx, cancel := context.WithTimeout(ctx, usageTimeout)
 		defer cancel()
 		if u, err := c.Usage(ctx, m.rec.Plan); err == nil {

@@ -75,6 +75,9 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 			return Result{}, &StageError{"register", err}
 		}
 	} else {
+		if target.Plan.runs() && off(d.AppServer) == nil && !d.ours(target.Plan) {
+			op.report.Note("v%d ran with %s, and [plugins] has %s by now: a new instance is started", target.Release, target.Plan.server(), d.serverName())
+		}
 		op.recorded = target.Settings
 		op.tellDifferences(target)
 		if err := op.renewFrom(ctx, target, refs); err != nil {
@@ -270,10 +273,11 @@ func (op *operation) refsBack(ctx context.Context, live, target *Record) ([]RefU
 }
 
 // stillFits tells whether a warm instance runs and would be started just so
-// today: with the environment that [env] says now.
+// today: by the application server that [plugins] has now, which is asked whether it
+// is healthy, and with the environment that [env] says now.
 func (d *Deployer) stillFits(m *member) bool {
 	running, _ := m.process()
-	if running == nil || m.rec.Plan == nil {
+	if running == nil || !d.ours(m.rec.Plan) {
 		return false
 	}
 	a, err := d.configureTree(m.rec, config.AppOptions{})

@@ -94,7 +94,7 @@ func (v *vigil) measureBefore(ctx context.Context) {
 	was, now := v.old.serves(), v.new.serves()
 	requests, known := v.d.requests(ctx, v.old)
 	if total := requests - was.answered; known && total > 0 {
-		failed := v.failures(ctx, was.since) - v.failures(ctx, now.since)
+		failed := v.failures(ctx, v.old.rec, was.since) - v.failures(ctx, v.old.rec, now.since)
 		v.before = float64(failed) / float64(total)
 	}
 }
@@ -102,7 +102,7 @@ func (v *vigil) measureBefore(ctx context.Context) {
 // requests is how many requests an instance has answered, and whether that is known.
 func (d *Deployer) requests(ctx context.Context, m *member) (n int64, known bool) {
 	meter, ok := d.AppServer.(Meter)
-	if !ok || m.rec.Plan == nil {
+	if !ok || !d.ours(m.rec.Plan) {
 		return 0, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
@@ -114,12 +114,14 @@ func (d *Deployer) requests(ctx context.Context, m *member) (n int64, known bool
 	return u.Requests, true
 }
 
-func (v *vigil) failures(ctx context.Context, since time.Time) int {
+// failures is how many requests ended with a 5xx status, of those that the web
+// server handed to the socket of a release since a moment.
+func (v *vigil) failures(ctx context.Context, rec *Record, since time.Time) int {
 	w, ok := v.d.WebServer.(Witness)
 	if !ok {
 		return 0
 	}
-	n, err := w.Failures(ctx, v.d.AppServer.Socket(v.d.layout(v.app).run()), since)
+	n, err := w.Failures(ctx, v.d.liveSocket(rec), since)
 	if err != nil && ctx.Err() == nil {
 		v.d.log.WithField("app", v.app).Warnf("counting failed requests: %v", err)
 	}
@@ -168,7 +170,7 @@ func (v *vigil) dead(running Running) string {
 // be judged by those that failed: twenty may be all of them, or one in a thousand.
 func (v *vigil) judge(ctx context.Context) string {
 	t := v.new.serves()
-	failed := v.failures(ctx, t.since)
+	failed := v.failures(ctx, v.new.rec, t.since)
 	if failed < enoughRequests/2 {
 		return "" // most of ten can't have failed
 	}

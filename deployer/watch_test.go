@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,11 +94,13 @@ func (*quietProcess) Since() time.Time        { return time.Time{} }
 func (p *quietProcess) Done() <-chan struct{} { return nil }
 func (p *quietProcess) Signal(sig int) error  { p.signals = append(p.signals, sig); return nil }
 
+func (p *quietProcess) Stop(context.Context) error { return p.Signal(int(syscall.SIGTERM)) }
+
 // planOf is the record of an instance that an application server runs.
 func planOf(d *Deployer, app, id, server string) *Record {
 	dir := d.layout(app).instance(id)
 	return &Record{App: app, Release: 1, Instance: id, Dir: dir, Plan: &Plan{
-		Socket: filepath.Join(dir, "run", server+".sock"), Process: Process{Args: []string{"true"}},
+		Server: server, Socket: filepath.Join(dir, "run", server+".sock"), Process: Process{Args: []string{"true"}},
 	}}
 }
 
