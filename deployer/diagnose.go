@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"scotch/config"
 )
@@ -96,9 +98,45 @@ func (d *Deployer) wholeVenv(rec *Record) error {
 	if rec.Venv == "" || !damagedVenv(rec.Venv) {
 		return nil
 	}
-	hint := fmt.Sprintf("this makes it anew: %s rebuild %s", d.SSH, rec.App)
+	return &RefusedError{Reason: fmt.Sprintf("the virtualenv of v%d is damaged or gone", rec.Release), Hint: d.anotherVenv(rec)}
+}
+
+// anotherVenv is how a release gets a virtualenv that can be used.
+func (d *Deployer) anotherVenv(rec *Record) string {
 	if live, err := d.liveRecord(rec.App); err != nil || live.Release != rec.Release {
-		hint = fmt.Sprintf("to deploy its commit again: %s deploy %s --ref %s", d.SSH, rec.App, releaseRef(rec.Release))
+		return fmt.Sprintf("to deploy its commit again: %s deploy %s --ref %s", d.SSH, rec.App, releaseRef(rec.Release))
 	}
-	return &RefusedError{Reason: fmt.Sprintf("the virtualenv of v%d is damaged or gone", rec.Release), Hint: hint}
+	return fmt.Sprintf("this makes it anew: %s rebuild %s", d.SSH, rec.App)
+}
+
+// packageName is what a requirement (PEP 508) and a line of Record.Packages begin with.
+var packageName = pattern(`^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?`)
+
+// sameName is a name as all ways to write it compare (PEP 503).
+func sameName(requirement string) string {
+	name := packageName().FindString(strings.TrimSpace(requirement))
+	parts := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return strings.ContainsRune("._-", r) })
+	return strings.Join(parts, "-")
+}
+
+// fitVenv refuses to start a release whose virtualenv lacks what the application
+// server needs: it was built for another one.
+func (d *Deployer) fitVenv(ctx context.Context, rec *Record) error {
+	r, ok := d.AppServer.(Requirer)
+	if !ok || rec.Venv == "" {
+		return nil
+	}
+	needs, err := r.Requires(ctx, rec.Interpreter)
+	if err != nil {
+		return err
+	}
+	for _, n := range needs {
+		if !slices.ContainsFunc(rec.Packages, func(p string) bool { return sameName(p) == sameName(n) }) {
+			return &RefusedError{
+				Reason: fmt.Sprintf("the virtualenv of v%d has no %s, which %s needs", rec.Release, packageName().FindString(n), d.serverName()),
+				Hint:   d.anotherVenv(rec),
+			}
+		}
+	}
+	return nil
 }

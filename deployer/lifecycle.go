@@ -128,6 +128,9 @@ func (op *operation) renewFrom(ctx context.Context, base *Record, refs []RefUpda
 	if err := op.d.wholeVenv(base); err != nil {
 		return err
 	}
+	if err := op.d.fitVenv(ctx, base); err != nil {
+		return err
+	}
 	a, err := op.d.configureTree(base, config.AppOptions{InstanceID: op.id, File: op.file, Recorded: op.recorded})
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 		}
 	} else {
 		if target.Plan.runs() && off(d.AppServer) == nil && !d.ours(target.Plan) {
-			op.report.Note("v%d ran with %s, and [plugins] has %s by now: a new instance is started", target.Release, target.Plan.server(), d.serverName())
+			op.report.Note("v%d ran with %s, and [plugins] has %s by now: it takes a new instance", target.Release, target.Plan.server(), d.serverName())
 		}
 		op.recorded = target.Settings
 		op.tellDifferences(target)

@@ -87,7 +87,7 @@ func TestRollbackLeavesTheOtherServersWarmInstanceAlone(t *testing.T) {
 		if !errors.Is(err, errNotStarted) {
 			t.Errorf("no new instance was tried: %v\n%s", err, out)
 		}
-		if want := "v1 ran with uwsgi, and [plugins] has two by now: a new instance is started"; !strings.Contains(out, want) {
+		if want := "v1 ran with uwsgi, and [plugins] has two by now: it takes a new instance"; !strings.Contains(out, want) {
 			t.Errorf("%q is not said:\n%s", want, out)
 		}
 		if len(warm.signals) > 0 {
@@ -143,5 +143,41 @@ func TestRollbackThatIsNotAnsweredEndsNoWarmInstance(t *testing.T) {
 	}
 	if len(warm.signals) > 0 {
 		t.Errorf("the warm instance was sent the signals %v", warm.signals)
+	}
+}
+
+// needyServer is one that each virtualenv must have something for.
+type needyServer struct {
+	plainServer
+	needs string
+}
+
+func (s needyServer) Requires(context.Context, Interpreter) ([]string, error) {
+	return []string{s.needs}, nil
+}
+
+// After a change of [plugins] what was built for the other server lacks what today's
+// needs. The plugin's own words for that named rebuild, which means what is live,
+// for kept releases too.
+func TestVirtualenvsThatWereBuiltForAnotherServer(t *testing.T) {
+	for needs, has := range map[string]string{"gunicorn>=20.1": "gunicorn==23.0.0", "Zope.Server [x]": "zope_server @ file:///x"} {
+		d, old, now, _ := changedServer(t, "uwsgi")
+		d.AppServer = needyServer{plainServer{"two"}, needs}
+		old.Packages, now.Packages = []string{"flask==3.0.0"}, []string{"flask==3.0.0", has}
+		goneLive(t, d, old, now)
+		out, err := rollBack(t, d)
+		name := strings.Fields(strings.ReplaceAll(needs, ">", " "))[0]
+		if r, ok := errors.AsType[*RefusedError](err); !ok || r.Reason != "the virtualenv of v1 has no "+name+", which two needs" || !strings.Contains(r.Hint, "deploy blog --ref refs/releases/v1") {
+			t.Errorf("the rollback: %v\n%s", err, out)
+		}
+		if err := d.Restart(t.Context(), "blog", Actor{Name: "ann"}, &strings.Builder{}); !errors.Is(err, errNotStarted) {
+			t.Errorf("a restart of what was built for it: %v", err)
+		}
+		now.Packages = nil
+		goneLive(t, d, old, now)
+		err = d.Restart(t.Context(), "blog", Actor{Name: "ann"}, &strings.Builder{})
+		if r, ok := errors.AsType[*RefusedError](err); !ok || !strings.Contains(r.Hint, "rebuild blog") {
+			t.Errorf("a restart of what was not: %v", err)
+		}
 	}
 }
