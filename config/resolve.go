@@ -31,6 +31,9 @@ type AppOptions struct {
 	// Recorded are the settings of a release that is to run as it did: they win
 	// over all files. Nil: the files alone count.
 	Recorded []Setting
+	// OtherServer tells that they were recorded while another application server was
+	// on: what an app says to today's stays as it is.
+	OtherServer bool
 	// Live tells whether another app is live. Where it is given, the app's
 	// directories are compared with those of all other apps: for a deploy. One
 	// that is live keeps its places; one that is not gives way.
@@ -82,7 +85,7 @@ func (s *Site) App(name string, o AppOptions) (*App, error) {
 	}
 
 	if o.Recorded != nil {
-		v.setRecorded(o.Recorded)
+		s.setRecorded(v, o.Recorded, o.OtherServer)
 	}
 	s.complete(v, name)
 	a := &App{Values: v, Name: name, InstanceID: id}

@@ -62,6 +62,9 @@ type Defaults struct {
 	// read: the plugin's own section. Paths of the site are empty where they are
 	// reported already.
 	CheckSite func(s *Site, fail func(section, key string, err error))
+	// Recorded tells that what an app's files may set of its sections says how the
+	// app runs: a release records it, and a rollback brings it back.
+	Recorded bool
 }
 
 func (d Defaults) file() string { return d.Name + "/defaults.cfg (built in)" }
@@ -284,10 +287,12 @@ type schema struct {
 	sections []string
 	byRef    map[ref]Key
 	plugins  []Defaults
+	// recordedOf names the plugin of each section that is recorded for it.
+	recordedOf map[string]string
 }
 
 func newSchema(plugins []Defaults) *schema {
-	s := &schema{keys: Schema(plugins), byRef: make(map[ref]Key), plugins: plugins}
+	s := &schema{keys: Schema(plugins), byRef: make(map[ref]Key), plugins: plugins, recordedOf: make(map[string]string)}
 	for _, k := range s.keys {
 		name := k.Name
 		if k.Any {
@@ -302,6 +307,9 @@ func newSchema(plugins []Defaults) *schema {
 		for _, d := range documentedKeys(p.Text) {
 			if !slices.Contains(s.sections, d.section) {
 				s.sections = append(s.sections, d.section)
+			}
+			if p.Recorded && !slices.ContainsFunc(rules(), func(r rule) bool { return r.section == d.section }) {
+				s.recordedOf[d.section] = p.Name
 			}
 		}
 	}

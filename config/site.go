@@ -84,6 +84,7 @@ func (s *Site) merge(base, own []layer) {
 	s.layers = slices.Concat(base, own)
 	s.Values = newValues(takesAnyKey)
 	s.known = s.schema.named
+	s.Values.recorded = s.isRecorded
 	for _, l := range s.layers {
 		s.add(l.doc, l.kind)
 	}

@@ -67,6 +67,9 @@ type Values struct {
 	free    func(section string) bool
 	// known returns the key of that very name, which [DEFAULT] can set; nil: none is known.
 	known func(ref) (Key, bool)
+	// recorded tells of a key whether a release records it, and whether it is an
+	// application server's. nil: none is.
+	recorded func(k ref) (yes, server bool)
 }
 
 func newValues(free func(string) bool) *Values {
@@ -81,7 +84,7 @@ func newValues(free func(string) bool) *Values {
 // theirs, for the price of those that differ.
 func over(under *Values) *Values {
 	v := newValues(under.free)
-	v.under, v.known = under, under.known
+	v.under, v.known, v.recorded = under, under.known, under.recorded
 	return v
 }
 

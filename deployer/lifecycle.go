@@ -131,7 +131,7 @@ func (op *operation) renewFrom(ctx context.Context, base *Record, refs []RefUpda
 	if err := op.d.fitVenv(ctx, base); err != nil {
 		return err
 	}
-	a, err := op.d.configureTree(base, config.AppOptions{InstanceID: op.id, File: op.file, Recorded: op.recorded})
+	a, err := op.d.configureTree(base, config.AppOptions{InstanceID: op.id, File: op.file, Recorded: op.recorded, OtherServer: op.otherServer})
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,8 @@ type operation struct {
 	save func() (undo func() error, err error)
 	// recorded are the settings of the release that a rollback leads to.
 	recorded []config.Setting
+	// otherServer tells that another application server ran it.
+	otherServer bool
 	// releaseFrom names the file that the release command is from, "" for [app] release.
 	releaseFrom string
 	// pinned are the packages that a rebuild installs, those and no others.

@@ -78,7 +78,7 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 		if target.Plan.runs() && off(d.AppServer) == nil && !d.ours(target.Plan) {
 			op.report.Note("v%d ran with %s, and [plugins] has %s by now: it takes a new instance", target.Release, target.Plan.server(), d.serverName())
 		}
-		op.recorded = target.Settings
+		op.recorded, op.otherServer = target.Settings, !d.ours(target.Plan)
 		op.tellDifferences(target)
 		if err := op.renewFrom(ctx, target, refs); err != nil {
 			return Result{}, err
@@ -112,8 +112,12 @@ func (op *operation) tellDifferences(target *Record) {
 	if err != nil {
 		return // the start itself tells
 	}
-	now := today.Settings()
-	for _, was := range target.Settings {
+	again, err := d.configureTree(target, config.AppOptions{Recorded: target.Settings, OtherServer: !d.ours(target.Plan)})
+	if err != nil {
+		return
+	}
+	now, then := today.Settings(), again.Settings()
+	for _, was := range then {
 		i := slices.IndexFunc(now, func(s config.Setting) bool { return s.Section == was.Section && s.Key == was.Key })
 		if i < 0 {
 			op.report.Note("%s, as v%d had it; unset today", was, target.Release)
@@ -121,11 +125,9 @@ func (op *operation) tellDifferences(target *Record) {
 			op.report.Note("%s, as v%d had it; today %s", was, target.Release, now[i].Value)
 		}
 	}
-	if target.Settings != nil {
-		for _, s := range now {
-			if !slices.ContainsFunc(target.Settings, func(was config.Setting) bool { return s.Section == was.Section && s.Key == was.Key }) {
-				op.report.Note("[%s] %s is unset, as v%d had it", s.Section, s.Key, target.Release)
-			}
+	for _, s := range now {
+		if !slices.ContainsFunc(then, func(was config.Setting) bool { return s.Section == was.Section && s.Key == was.Key }) {
+			op.report.Note("[%s] %s is unset, as v%d had it", s.Section, s.Key, target.Release)
 		}
 	}
 	if names := differentNames(target.Environment, instanceFor(today, target).environment(nil)); len(names) > 0 {

@@ -122,7 +122,7 @@ func (d *Deployer) oneOff(o OneOff) (Command, *Record, error) {
 		if rec, err = d.keptRecord(o.App, o.Release); err != nil {
 			return Command{}, nil, err
 		}
-		options.Recorded = rec.Settings
+		options.Recorded, options.OtherServer = rec.Settings, !d.ours(rec.Plan)
 	}
 	a, err := d.configureTree(rec, options)
 	if err != nil {

@@ -89,6 +89,9 @@ type plugins struct {
 // those of standalone mode.
 func pluginDefaults() (plugins, standalone []config.Defaults) {
 	apps, webs := defaultsOf(appServers()), defaultsOf(webServers())
+	for i := range apps[0] {
+		apps[0][i].Recorded = true // how an app runs belongs to its release
+	}
 	return append(apps[0], webs[0]...), append(apps[1], webs[1]...)
 }
 
