@@ -229,6 +229,8 @@ type Plan struct {
 	// Server is the name of the application server that planned it. The deployer
 	// fills it in: another one knows nothing of such a process.
 	Server string `json:",omitempty"`
+	// Protocol is what Socket speaks, as in Route. The deployer fills it in.
+	Protocol string `json:",omitempty"`
 }
 
 // AppServer runs the instances of apps.
@@ -244,6 +246,18 @@ type AppServer interface {
 	// Probe sends one request through the socket and returns the status of the
 	// answer. An empty reply, as an exception of the app gives, is ErrEmptyReply.
 	Probe(ctx context.Context, socket string, r ProbeRequest) (status int, err error)
+}
+
+// Protocols that an application server's socket may speak, as Route has them.
+const (
+	ProtocolUWSGI = "uwsgi"
+	ProtocolHTTP  = "http"
+)
+
+// Speaker is an extra ability of an AppServer: the protocol of its sockets.
+// Without it that is ProtocolUWSGI.
+type Speaker interface {
+	Protocol() string
 }
 
 // Requirer is an extra ability of an AppServer: packages that the venv of an
@@ -276,8 +290,10 @@ type ProbeRequest struct {
 type Route struct {
 	App    *config.App
 	Socket string // through the link current, so that a switch needs no reload
-	Source string // below it are App.Static's files, through the link current
-	Data   string // and those of its data
+	// Protocol is what the socket speaks; "" is ProtocolUWSGI.
+	Protocol string
+	Source   string // below it are App.Static's files, through the link current
+	Data     string // and those of its data
 	// Stopped is a file; while it exists the app answers 503 with a page.
 	Stopped string
 	// Dir is the app's directory: <instances>/NAME.

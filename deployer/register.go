@@ -131,7 +131,7 @@ func (op *operation) boot(ctx context.Context, a *config.App, rec *Record) (*mem
 	if err != nil {
 		return nil, err
 	}
-	plan.Server = d.serverName()
+	plan.Server, plan.Protocol = d.serverName(), d.protocol()
 	rec.Plan = plan
 	if !plan.runs() {
 		op.report.Step(d.serverName(), "off: nothing is started", -1)
@@ -199,6 +199,14 @@ func (d *Deployer) serverName() string {
 		return n.Name()
 	}
 	return "app"
+}
+
+// protocol is what the application server's sockets speak, "" for uwsgi.
+func (d *Deployer) protocol() string {
+	if s, ok := d.AppServer.(Speaker); ok && s.Protocol() != ProtocolUWSGI {
+		return s.Protocol()
+	}
+	return ""
 }
 
 // firstServer made the plans that say nothing of it: they are older than any other.

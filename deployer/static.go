@@ -86,7 +86,7 @@ func (d *Deployer) route(a *config.App, l layout, rec *Record) Route {
 		source = filepath.Join(l.current(), staticName)
 	}
 	return Route{
-		App: &mapped, Socket: d.AppServer.Socket(l.run()), Source: source,
+		App: &mapped, Socket: d.AppServer.Socket(l.run()), Protocol: d.protocol(), Source: source,
 		Data: a.DataPath, Stopped: l.stopped(), Dir: l.dir,
 	}
 }

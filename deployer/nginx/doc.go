@@ -7,6 +7,7 @@
 //	conf.d/00-scotch.conf          for http: hash sizes, variables, formats of logs
 //	scotch-server.conf             what every server has: pages, challenges of ACME, 404
 //	scotch-uwsgi.conf              the variables of a request, for uwsgi_pass
+//	scotch-proxy.conf              its headers, for proxy_pass
 //	sites-enabled/scotch-_.conf    the default server: hosts that no app claims, and apps with *
 //	sites-enabled/scotch-HOST.conf the server of one domain, shared by its apps
 //	scotch-apps/HOST/APP.conf      one app under one domain

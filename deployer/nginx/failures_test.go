@@ -44,8 +44,9 @@ func (w *world) text(name string) string {
 	return string(text)
 }
 
-func TestFailures(t *testing.T) {
-	w := newWorld(t)
+func TestFailures(t *testing.T) { eachProtocol(t, askFailures) }
+
+func askFailures(t *testing.T, w *world) {
 	for _, name := range []string{"one", "two"} {
 		w.start(name, "000001")
 		w.current(name, "000001")

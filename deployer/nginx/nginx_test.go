@@ -118,6 +118,18 @@ func TestRender(t *testing.T) {
 	}
 	golden(t, "prefix.conf", file(t, files, "/srv/nginx/scotch-apps/shop.example.org/blog.conf").Data)
 
+	r.Protocol, r.Socket = deployer.ProtocolHTTP, "/var/local/scotch/blog/current/run/http.sock"
+	if files, err = n.Render(r); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "http-prefix.conf", file(t, files, "/srv/nginx/scotch-apps/shop.example.org/blog.conf").Data)
+	r = blog("blog.example.org")
+	r.Protocol = deployer.ProtocolHTTP
+	if files, err = n.Render(r); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "http-app.conf", file(t, files, "/srv/nginx/scotch-apps/blog.example.org/blog.conf").Data)
+
 	// The server of every host is one of Base's files.
 	if files, err = n.Render(blog("*")); err != nil || len(files) != 1 || files[0].Path != "/srv/nginx/scotch-apps/_/blog.conf" {
 		t.Errorf("* gives %v, %v", files, err)
@@ -135,9 +147,10 @@ func TestBase(t *testing.T) {
 	golden(t, "http.conf", clean(file(t, files, dir+"/conf.d/00-scotch.conf")))
 	golden(t, "server.conf", clean(file(t, files, dir+"/scotch-server.conf")))
 	golden(t, "uwsgi.conf", clean(file(t, files, dir+"/scotch-uwsgi.conf")))
+	golden(t, "proxy.conf", clean(file(t, files, dir+"/scotch-proxy.conf")))
 	golden(t, "default.conf", clean(file(t, files, dir+"/sites-enabled/scotch-_.conf")))
-	if len(files) != 4 {
-		t.Errorf("there are %d files, want 4", len(files))
+	if len(files) != 5 {
+		t.Errorf("there are %d files, want 5", len(files))
 	}
 }
 
@@ -253,6 +266,9 @@ func TestHostileValues(t *testing.T) {
 		refused("include "+s, func(r *deployer.Route) { r.App.Values = values(t, n, "/etc/nginx/own"+s) })
 	}
 	refused("relative include", func(r *deployer.Route) { r.App.Values = values(t, n, "own.conf") })
+	for _, p := range []string{"HTTP", "fastcgi", "http;", " "} {
+		refused("protocol "+p, func(r *deployer.Route) { r.Protocol = p })
+	}
 	refused("no timeout", func(r *deployer.Route) { r.App.Timeout = 0 })
 	refused("negative body", func(r *deployer.Route) { r.App.MaxBody = -1 })
 }

@@ -22,7 +22,7 @@ func (n *NGINX) Logs() []string { return []string{n.failedLog} }
 
 var (
 	// upstream is the line of an app's file that says where its instances are.
-	upstream = pattern(`(?m)^\s*uwsgi_pass "unix:(/[^"]+)/[a-z][a-z0-9_-]*/current/run/[^"/]+";$`)
+	upstream = pattern(`(?m)^\s*(?:uwsgi_pass "|proxy_pass "http://)unix:(/[^":]+)/[a-z][a-z0-9_-]*/(?:current|[0-9]+)/run/[^"/:]+(?::/[^"]*)?";$`)
 	// failing is the same of conf.d's file, as a regular expression.
 	failing = pattern(`unix:(/\S*)/\(\?<scotch_failed_app>`)
 	// included is the line of a domain's file that includes its apps'.

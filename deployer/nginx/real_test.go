@@ -16,8 +16,9 @@ import (
 	"scotch/deployer"
 )
 
-func TestPlaces(t *testing.T) {
-	w := newWorld(t)
+func TestPlaces(t *testing.T) { eachProtocol(t, askPlaces) }
+
+func askPlaces(t *testing.T, w *world) {
 	for _, name := range []string{"one", "two", "three", "four"} {
 		w.start(name, "000001")
 		w.current(name, "000001")
@@ -50,7 +51,11 @@ func TestPlaces(t *testing.T) {
 		if said["NAME"] != tt.name+"/000001" || said["SCRIPT_NAME"] != tt.script || said["PATH_INFO"] != tt.info {
 			t.Errorf("%s%s came to %s with SCRIPT_NAME %q and PATH_INFO %q, want %+v", tt.host, tt.path, said["NAME"], said["SCRIPT_NAME"], said["PATH_INFO"], tt)
 		}
-		if said["REQUEST_URI"] != tt.path || !strings.EqualFold(said["HTTP_HOST"], tt.host) || said["scheme"] != "http" {
+		uri := tt.path
+		if w.protocol == deployer.ProtocolHTTP {
+			uri = said["REQUEST_URI"] // see TestRequestsByHTTP
+		}
+		if said["REQUEST_URI"] != uri || !strings.EqualFold(said["HTTP_HOST"], tt.host) || said["scheme"] != "http" {
 			t.Errorf("%s%s came as %+v", tt.host, tt.path, said)
 		}
 	}
@@ -68,14 +73,15 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-func TestWhatClientsClaim(t *testing.T) {
-	w := newWorld(t)
+func TestWhatClientsClaim(t *testing.T) { eachProtocol(t, askWhatClientsClaim) }
+
+func askWhatClientsClaim(t *testing.T, w *world) {
 	w.start("one", "000001")
 	w.current("one", "000001")
 	w.publish(w.route("one", "/", "shop.example.org"))
 	said := w.said("shop.example.org:8443", "/",
 		"X-Forwarded-For", "6.6.6.6", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "evil", "X-Forwarded-Port", "1", "X-Forwarded-Prefix", "/evil",
-		"Forwarded", "for=evil", "Proxy", "http://evil", "X-Real-IP", "6.6.6.6", "X_Forwarded_Proto", "https", "Cookie", strings.Repeat("c", 7000), "X-Own", "kept")
+		"Forwarded", "for=evil", "Proxy", "http://evil", "X-Real-IP", "6.6.6.6", "X-Scotch-App", "evil", "SCRIPT_NAME", "/evil", "PATH_INFO", "/evil", "X_Forwarded_Proto", "https", "Cookie", strings.Repeat("c", 7000), "X-Own", "kept")
 	for k, want := range map[string]string{
 		"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "127.0.0.1", "HTTP_X_REAL_IP": "127.0.0.1", "HTTP_X_FORWARDED_PROTO": "http",
 		"HTTP_X_FORWARDED_HOST": "shop.example.org:8443", "HTTP_HOST": "shop.example.org:8443", "SERVER_NAME": "shop.example.org",
@@ -84,6 +90,13 @@ func TestWhatClientsClaim(t *testing.T) {
 		if said[k] != want {
 			t.Errorf("%s is %q, want %q", k, said[k], want)
 		}
+	}
+	mine := "SCOTCH_APP"
+	if w.protocol == deployer.ProtocolHTTP {
+		mine = "HTTP_X_SCOTCH_APP"
+	}
+	if said[mine] != "one" || said["SCRIPT_NAME"] != "" || said["PATH_INFO"] != "/" {
+		t.Errorf("the request is for %q at %q below %q", said[mine], said["PATH_INFO"], said["SCRIPT_NAME"])
 	}
 	if len(said["HTTP_COOKIE"]) != 7000 {
 		t.Errorf("of a long cookie %d bytes arrived", len(said["HTTP_COOKIE"]))
@@ -103,8 +116,9 @@ func TestWhatClientsClaim(t *testing.T) {
 }
 
 // Renaming the link switches, without a reload: no worker of nginx changes.
-func TestSwitch(t *testing.T) {
-	w := newWorld(t)
+func TestSwitch(t *testing.T) { eachProtocol(t, askSwitch) }
+
+func askSwitch(t *testing.T, w *world) {
 	w.start("one", "000001")
 	w.start("one", "000002")
 	w.current("one", "000001")
@@ -121,8 +135,9 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
-func TestErrorsOfItsOwn(t *testing.T) {
-	w := newWorld(t)
+func TestErrorsOfItsOwn(t *testing.T) { eachProtocol(t, askErrorsOfItsOwn) }
+
+func askErrorsOfItsOwn(t *testing.T, w *world) {
 	w.start("one", "000001")
 	w.current("one", "000001")
 	r := w.route("one", "/a/", "shop.example.org")

@@ -52,6 +52,7 @@ type appData struct {
 	App, Domain, Prefix, ScriptName  string
 	Stopped, Socket, Params, Include string
 	MaxBody, Timeout                 string
+	HTTP                             bool   // the socket speaks it; else uwsgi
 	FailedLog                        string // beside the access_log of Include
 	Static                           []staticData
 }
@@ -85,7 +86,10 @@ func (n *NGINX) Render(r deployer.Route) ([]deployer.File, error) {
 	d := appData{
 		App: r.App.Name, Prefix: r.App.URLPrefix, ScriptName: strings.TrimSuffix(r.App.URLPrefix, "/"),
 		Stopped: r.Stopped, Socket: "unix:" + r.Socket, Params: n.file("scotch-uwsgi.conf"), Include: include,
-		MaxBody: strconv.FormatInt(r.App.MaxBody, 10), Timeout: duration(r.App.Timeout),
+		HTTP: r.Protocol == deployer.ProtocolHTTP, MaxBody: strconv.FormatInt(r.App.MaxBody, 10), Timeout: duration(r.App.Timeout),
+	}
+	if d.HTTP {
+		d.Params = n.file("scotch-proxy.conf")
 	}
 	if include != "" && n.setsLog(include) {
 		d.FailedLog = n.failedLogValue()
@@ -193,6 +197,7 @@ func (n *NGINX) Base() ([]deployer.File, error) {
 		Socket: "unix:" + regexp.QuoteMeta(n.instances) + "/", AccessLogs: inHTTP,
 	}))
 	errs.add(add(n.file("scotch-uwsgi.conf"), "uwsgi.conf", nil))
+	errs.add(add(n.file("scotch-proxy.conf"), "proxy.conf", nil))
 	errs.add(add(n.file("scotch-server.conf"), "server.conf", serverData{AccessLogs: inServers, ACME: n.acme}))
 	if n.foreignDefault() == "" {
 		f, err := n.site("*")

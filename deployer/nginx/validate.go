@@ -102,6 +102,11 @@ func checkRoute(r deployer.Route) error {
 	if len(r.Socket) > socketMax {
 		errs.add(fmt.Errorf("the path of a unix socket has at most %d bytes, and %q has %d\nset a shorter [paths] instances", socketMax, r.Socket, len(r.Socket)))
 	}
+	switch r.Protocol {
+	case "", deployer.ProtocolUWSGI, deployer.ProtocolHTTP:
+	default:
+		errs.add(fmt.Errorf("the socket of %q speaks %q, and nginx knows %s and %s here", a.Name, r.Protocol, deployer.ProtocolUWSGI, deployer.ProtocolHTTP))
+	}
 	if a.MaxBody < 0 {
 		errs.add(fmt.Errorf("[app] max_body is negative"))
 	}

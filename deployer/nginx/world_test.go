@@ -50,6 +50,8 @@ type world struct {
 	n    *NGINX
 	addr string
 	pid  int
+	// protocol is what the apps speak.
+	protocol string
 }
 
 func newWorld(t *testing.T) *world {
@@ -212,11 +214,15 @@ func (w *world) reload() {
 
 func (w *world) route(name, prefix string, domains ...string) deployer.Route {
 	dir := filepath.Join(w.dir, name)
+	socket := "uwsgi.sock"
+	if w.protocol == deployer.ProtocolHTTP {
+		socket = "http.sock"
+	}
 	return deployer.Route{
 		App: &config.App{
 			Name: name, Domains: domains, URLPrefix: prefix, MaxBody: 1 << 20, Timeout: 10 * time.Second,
 		},
-		Dir: dir, Socket: dir + "/current/run/uwsgi.sock", Source: dir + "/current/src", Data: dir + "/data", Stopped: dir + "/stopped",
+		Dir: dir, Socket: dir + "/current/run/" + socket, Protocol: w.protocol, Source: dir + "/current/src", Data: dir + "/data", Stopped: dir + "/stopped",
 	}
 }
 
@@ -235,6 +241,10 @@ func (w *world) publish(routes ...deployer.Route) {
 // start runs the echo app as an instance; it calls itself by NAME/ID.
 func (w *world) start(name, id string) {
 	w.t.Helper()
+	if w.protocol == deployer.ProtocolHTTP {
+		w.startHTTP(name, id)
+		return
+	}
 	if _, err := exec.LookPath("uwsgi"); err != nil {
 		w.t.Skip("there is no uwsgi: apt-get install uwsgi-core uwsgi-plugin-python3")
 	}
