@@ -51,6 +51,9 @@ type operation struct {
 	next *member
 	// probed is the process that answered the health request, nil where none was sent.
 	probed Running
+	// meanwhile are the web server's files for the moment of the switch, where those
+	// of the new instance alone would not do: see between.
+	meanwhile []File
 	// switched is set once current may have named the new instance.
 	switched bool
 	// vigil is the watch that its switch began.

@@ -51,6 +51,9 @@ func (op *operation) register(ctx context.Context, a *config.App, rec *Record, r
 	if err := d.render(a, op.l, rec); err != nil {
 		return nil, op.afterRelease(rec, err)
 	}
+	if err := op.between(a, rec, old); err != nil {
+		return nil, op.afterRelease(rec, err)
+	}
 	var answered int64
 	if m != nil {
 		answered, _ = d.requests(ctx, m) // 0 where not known: then its health requests count too
@@ -224,7 +227,11 @@ func (d *Deployer) ours(p *Plan) bool { return p != nil && p.server() == d.serve
 func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, old *Record) error {
 	d := op.d
 	begin := time.Now()
-	pub, err := d.publish(ctx, rec, old, op.report)
+	files := rec.WebFiles
+	if len(op.meanwhile) > 0 {
+		files = op.meanwhile
+	}
+	pub, err := d.publish(ctx, rec, files, old, op.report)
 	if err != nil {
 		return err
 	}
@@ -274,10 +281,21 @@ func (op *operation) goLive(ctx context.Context, rec *Record, refs []RefUpdate, 
 		}
 		return errors.Join(err, back, tx.Abort(), unsave(), pub.undo(ctx))
 	}
+	turned := &publication{d: d}
+	if len(op.meanwhile) > 0 {
+		// Until here the old instance has answered.
+		if turned, err = pub.turn(ctx, rec.WebFiles); err != nil {
+			return errors.Join(err, op.switchBack(old), tx.Abort(), unsave(), pub.undo(ctx))
+		}
+	}
 	if err := d.commitRefs(tx); err != nil {
 		// Nothing was acknowledged yet: what serves must be what the ref says.
-		err = fmt.Errorf("moving the branch with the switch: %w", err)
+		err = errors.Join(fmt.Errorf("moving the branch with the switch: %w", err), turned.undo(ctx))
 		if back := op.switchBack(old); back != nil {
+			if len(op.meanwhile) > 0 {
+				_, again := pub.turn(context.WithoutCancel(ctx), rec.WebFiles)
+				back = errors.Join(back, again)
+			}
 			return op.stays(ctx, rec, err, back)
 		}
 		err = errors.Join(err, unsave(), pub.undo(ctx))

@@ -331,6 +331,13 @@ func (op *operation) goLiveAgain(ctx context.Context, live *Record, m *member, r
 	if err := op.dataBack(live, m.rec); err != nil {
 		return err
 	}
+	if a, err := d.configureTree(m.rec, config.AppOptions{}); err == nil {
+		a.Domains, a.URLPrefix = rec.Domains, rec.URLPrefix
+		err = op.between(a, &rec, live)
+		if err != nil {
+			d.log.WithField("app", op.app).Warnf("some requests may fail at this switch: %v", err)
+		}
+	}
 	answered, _ := d.requests(ctx, m)
 	err := op.goLive(ctx, &rec, refs, live)
 	op.kept = false // of this operation itself nothing stays but its log

@@ -109,12 +109,27 @@ func (d *Deployer) render(a *config.App, l layout, rec *Record) (err error) {
 	return err
 }
 
-// publish makes the web server's files those of the record, and where they
-// differ from what is on disk has the server check all of its configuration and
-// reload it. tell is told of a long wait. Nothing differs at most deploys: a switch needs no reload, for the
+// between renders the web server's files for the moment in which current is renamed
+// from one instance to another whose socket has another name or protocol, after a
+// change of [plugins]. Either one's own files name a socket by way of current that is
+// not there for that moment. These are the new one's, but lead to the old instance by
+// its own directory: they are published first, and the new one's once it is live.
+func (op *operation) between(a *config.App, rec, old *Record) (err error) {
+	d := op.d
+	if old == nil || !old.Plan.runs() || !rec.Plan.runs() || d.liveSocket(old) == d.liveSocket(rec) && old.Plan.Protocol == rec.Plan.Protocol {
+		return nil
+	}
+	r := d.route(a, op.l, rec)
+	r.Socket, r.Protocol = old.Plan.Socket, old.Plan.Protocol
+	op.meanwhile, err = d.WebServer.Render(r)
+	return err
+}
+
+// publish makes the web server's files those given, of a release that takes the place
+// of old, and where they differ from what is on disk has the server check all of its
+// configuration and reload it. tell is told of a long wait. Nothing differs at most deploys: a switch needs no reload, for the
 // files name the link current. The caller unlocks the result.
-func (d *Deployer) publish(ctx context.Context, rec, old *Record, tell *Report) (p *publication, err error) {
-	files := rec.WebFiles
+func (d *Deployer) publish(ctx context.Context, rec *Record, files []File, old *Record, tell *Report) (p *publication, err error) {
 	base, err := d.WebServer.Base()
 	if err != nil {
 		return nil, err
@@ -153,6 +168,24 @@ func (d *Deployer) publish(ctx context.Context, rec, old *Record, tell *Report) 
 		return nil, errors.Join(err, p.undo(ctx))
 	}
 	return p, nil
+}
+
+// turn publishes other contents of the same files, within one publication. What
+// it returns is undone by itself; the lock stays p's.
+func (p *publication) turn(ctx context.Context, files []File) (*publication, error) {
+	q := &publication{d: p.d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
+	for _, f := range files {
+		if err := q.put(f); err != nil {
+			return nil, errors.Join(err, q.restore())
+		}
+	}
+	if len(q.order) == 0 {
+		return q, nil
+	}
+	if err := q.testAndReload(ctx, q.order); err != nil {
+		return nil, errors.Join(err, q.undo(ctx))
+	}
+	return q, nil
 }
 
 // put writes a file where it differs from what is there.
