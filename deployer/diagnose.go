@@ -133,7 +133,7 @@ func (d *Deployer) fitVenv(ctx context.Context, rec *Record) error {
 	for _, n := range needs {
 		if !slices.ContainsFunc(rec.Packages, func(p string) bool { return sameName(p) == sameName(n) }) {
 			return &RefusedError{
-				Reason: fmt.Sprintf("the virtualenv of v%d has no %s, which %s needs", rec.Release, packageName().FindString(n), d.serverName()),
+				Reason: fmt.Sprintf("the virtualenv of v%d has no %s, which [plugins] %s needs", rec.Release, packageName().FindString(n), d.serverName()),
 				Hint:   d.anotherVenv(rec),
 			}
 		}

@@ -167,7 +167,7 @@ func TestVirtualenvsThatWereBuiltForAnotherServer(t *testing.T) {
 		goneLive(t, d, old, now)
 		out, err := rollBack(t, d)
 		name := strings.Fields(strings.ReplaceAll(needs, ">", " "))[0]
-		if r, ok := errors.AsType[*RefusedError](err); !ok || r.Reason != "the virtualenv of v1 has no "+name+", which two needs" || !strings.Contains(r.Hint, "deploy blog --ref refs/releases/v1") {
+		if r, ok := errors.AsType[*RefusedError](err); !ok || r.Reason != "the virtualenv of v1 has no "+name+", which [plugins] two needs" || !strings.Contains(r.Hint, "deploy blog --ref refs/releases/v1") {
 			t.Errorf("the rollback: %v\n%s", err, out)
 		}
 		if err := d.Restart(t.Context(), "blog", Actor{Name: "ann"}, &strings.Builder{}); !errors.Is(err, errNotStarted) {
