@@ -78,8 +78,15 @@ func newPushWorldOf(t *testing.T, program string) *pushWorld {
 // serve starts the server and fails the test where it does not come up.
 func (w *pushWorld) serve() {
 	w.t.Helper()
+	_, err := os.Stat(filepath.Join(w.dir, "scotch.cfg"))
+	isNew := err != nil
 	if err := w.start(); err != nil {
 		w.t.Fatal(err)
+	}
+	if isNew {
+		if err := w.siteOf(os.Getenv(pluginSite)); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 }
 

@@ -55,35 +55,35 @@ func newStandaloneWorld(t *testing.T) *standaloneWorld {
 	if err := w.start(); err != nil {
 		t.Fatal(err)
 	}
-	s.siteOf(os.Getenv(pluginSite))
+	if err := w.siteOf(os.Getenv(pluginSite)); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
 // pluginSite is a variable for who writes a plugin: lines for the site file of the
-// worlds of these tests, that turn it on. HTTP stands for the port that is asked.
+// worlds of tests that are no scripts, that turn it on. HTTP stands for the port that
+// is asked.
 const pluginSite = "SCOTCH_TEST_SITE"
 
 // siteOf starts the server again with more lines in its site file, as an operator would.
-func (s *standaloneWorld) siteOf(lines string) {
-	s.t.Helper()
+func (w *world) siteOf(lines string) error {
 	if lines == "" {
-		return
+		return nil
 	}
-	if err := s.end(syscall.SIGINT); err != nil {
-		s.t.Fatal(err)
+	if err := w.end(syscall.SIGINT); err != nil {
+		return err
 	}
-	file := filepath.Join(s.dir, "scotch.cfg")
+	file := filepath.Join(w.dir, "scotch.cfg")
 	have, err := os.ReadFile(file)
 	if err != nil {
-		s.t.Fatal(err)
+		return err
 	}
-	lines = strings.ReplaceAll(lines, "HTTP", fmt.Sprint(s.http))
+	lines = strings.ReplaceAll(lines, "HTTP", fmt.Sprint(w.http))
 	if err := os.WriteFile(file, []byte(string(have)+lines+"\n"), 0o600); err != nil {
-		s.t.Fatal(err)
+		return err
 	}
-	if err := s.start(); err != nil {
-		s.t.Fatal(err)
-	}
+	return w.start()
 }
 
 func (s *standaloneWorld) commit(name, text string) {
