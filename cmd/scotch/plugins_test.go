@@ -1,6 +1,7 @@
 package main
 
 import (
+	"go/format"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,5 +58,27 @@ patience = 30
 		if err != nil || got.(server).name != c.want {
 			t.Errorf("%q: chose %+v, %v", c.site, got, err)
 		}
+	}
+}
+
+// The lines of docs/PLUGINS.md that register a plugin can be copied as they are.
+func TestRegistrationInTheDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/PLUGINS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for block := range strings.SplitSeq(string(text), "```go\n") {
+		code, _, ended := strings.Cut(block, "```")
+		if !ended || !strings.HasPrefix(code, "func appServers()") {
+			continue
+		}
+		found = true
+		if want, err := format.Source([]byte(code)); err != nil || string(want) != code {
+			t.Errorf("docs/PLUGINS.md has, %v\n%s\nand gofmt\n%s", err, code, want)
+		}
+	}
+	if !found {
+		t.Error("docs/PLUGINS.md shows no registration")
 	}
 }
