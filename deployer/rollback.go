@@ -331,11 +331,14 @@ func (op *operation) goLiveAgain(ctx context.Context, live *Record, m *member, r
 	if err := op.dataBack(live, m.rec); err != nil {
 		return err
 	}
-	if a, err := d.configureTree(m.rec, config.AppOptions{}); err == nil {
-		a.Domains, a.URLPrefix = rec.Domains, rec.URLPrefix
-		err = op.between(a, &rec, live)
-		if err != nil {
-			d.log.WithField("app", op.app).Warnf("some requests may fail at this switch: %v", err)
+	if !d.oneDoor(live, &rec) {
+		a, err := d.configureTree(m.rec, config.AppOptions{})
+		if err == nil {
+			a.Domains, a.URLPrefix = rec.Domains, rec.URLPrefix
+			err = op.between(a, &rec, live)
+		}
+		if err != nil { // it is needed all the same
+			d.log.WithField("app", op.app).Warnf("some requests may fail while the server is changed: %v", err)
 		}
 	}
 	answered, _ := d.requests(ctx, m)

@@ -116,13 +116,19 @@ func (d *Deployer) render(a *config.App, l layout, rec *Record) (err error) {
 // its own directory: they are published first, and the new one's once it is live.
 func (op *operation) between(a *config.App, rec, old *Record) (err error) {
 	d := op.d
-	if old == nil || !old.Plan.runs() || !rec.Plan.runs() || d.liveSocket(old) == d.liveSocket(rec) && old.Plan.Protocol == rec.Plan.Protocol {
+	if d.oneDoor(old, rec) {
 		return nil
 	}
 	r := d.route(a, op.l, rec)
 	r.Socket, r.Protocol = old.Plan.Socket, old.Plan.Protocol
 	op.meanwhile, err = d.WebServer.Render(r)
 	return err
+}
+
+// oneDoor tells whether the web server finds both instances in the same way, by the
+// link current, or has not both to find.
+func (d *Deployer) oneDoor(old, rec *Record) bool {
+	return old == nil || !old.Plan.runs() || !rec.Plan.runs() || d.liveSocket(old) == d.liveSocket(rec) && old.Plan.Protocol == rec.Plan.Protocol
 }
 
 // publish makes the web server's files those given, of a release that takes the place
