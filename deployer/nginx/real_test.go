@@ -81,10 +81,12 @@ func askWhatClientsClaim(t *testing.T, w *world) {
 	w.publish(w.route("one", "/", "shop.example.org"))
 	said := w.said("shop.example.org:8443", "/",
 		"X-Forwarded-For", "6.6.6.6", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "evil", "X-Forwarded-Port", "1", "X-Forwarded-Prefix", "/evil",
+		"X-Forwarded-Ssl", "on", "X-Forwarded-Protocol", "https", "X-Script-Name", "/evil", "Https", "on", "Front-End-Https", "on", "X-Url-Scheme", "https",
 		"Forwarded", "for=evil", "Proxy", "http://evil", "X-Real-IP", "6.6.6.6", "X-Scotch-App", "evil", "SCRIPT_NAME", "/evil", "PATH_INFO", "/evil", "X_Forwarded_Proto", "https", "Cookie", strings.Repeat("c", 7000), "X-Own", "kept")
 	for k, want := range map[string]string{
 		"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "127.0.0.1", "HTTP_X_REAL_IP": "127.0.0.1", "HTTP_X_FORWARDED_PROTO": "http",
 		"HTTP_X_FORWARDED_HOST": "shop.example.org:8443", "HTTP_HOST": "shop.example.org:8443", "SERVER_NAME": "shop.example.org",
+		"HTTP_X_FORWARDED_SSL": "", "HTTP_X_FORWARDED_PROTOCOL": "", "HTTP_X_SCRIPT_NAME": "", "HTTP_HTTPS": "", "HTTP_FRONT_END_HTTPS": "", "HTTP_X_URL_SCHEME": "",
 		"HTTP_X_FORWARDED_PORT": "", "HTTP_X_FORWARDED_PREFIX": "", "HTTP_FORWARDED": "", "HTTP_PROXY": "", "HTTP_X_OWN": "kept",
 	} {
 		if said[k] != want {
