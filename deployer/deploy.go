@@ -117,6 +117,19 @@ func redacted(source string) string {
 	return u.String()
 }
 
+// ConfiguredBranch is [git] branch of an app that may be pushed to; set tells that
+// a file names it.
+func (d *Deployer) ConfiguredBranch(app string) (branch string, set bool, err error) {
+	a, err := d.app(app)
+	if err == nil {
+		err = d.spared(app)
+	}
+	if err != nil {
+		return "", false, err
+	}
+	return a.Branch, a.BranchSet, nil
+}
+
 // Branch is the branch of an app that deploys: the configured one, else the one
 // that is live, else main or master, whichever the repository has.
 func (d *Deployer) Branch(ctx context.Context, app string) (string, error) {

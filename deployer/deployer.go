@@ -237,8 +237,21 @@ func (d *Deployer) whileOpen(ctx context.Context) (open context.Context, why fun
 }
 
 // enter waits for the app's turn, as queue.enter does, and not beyond the end of
-// the server: what has its turn by then is not begun.
+// the server: what has its turn by then is not begun. Nothing is, of an app whose
+// destroy failed.
 func (d *Deployer) enter(ctx context.Context, app, what, by string, waiting func(ahead *ticket)) (leave func(), err error) {
+	if leave, err = d.enterAny(ctx, app, what, by, waiting); err != nil {
+		return nil, err
+	}
+	if err := d.spared(app); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
+// enterAny is enter for what may be done with an app whose destroy failed.
+func (d *Deployer) enterAny(ctx context.Context, app, what, by string, waiting func(ahead *ticket)) (leave func(), err error) {
 	open, why, release := d.whileOpen(ctx)
 	defer release()
 	leave, err = d.queue.enter(open, app, what, by, waiting)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -23,59 +25,162 @@ type destruction struct {
 
 const destructionName = "destroying.json"
 
+const destroyingIt = "destroying it"
+
+// destroyingError refuses an app that is being destroyed, or whose destroy did
+// not come to its end: part of it is gone, and the next start of the server takes
+// the rest away.
+type destroyingError struct {
+	app   string
+	purge bool
+}
+
+func (e *destroyingError) Error() string {
+	return fmt.Sprintf("a destroy of app %q was begun and is not finished", e.app)
+}
+
+func (e *destroyingError) Unwrap() error {
+	return &RefusedError{Reason: e.Error(), Hint: "finish it: " + e.next()}
+}
+
+func (e *destroyingError) next() string {
+	if e.purge {
+		return fmt.Sprintf("destroy %s --force --purge", e.app)
+	}
+	return fmt.Sprintf("destroy %s --force", e.app)
+}
+
+// destruction is the plan of a destroy that was begun and is not finished, nil
+// where there is none.
+func (l layout) destruction() (*destruction, error) {
+	path := filepath.Join(l.dir, destructionName)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	u := new(destruction)
+	if err == nil {
+		err = json.Unmarshal(data, u)
+	}
+	if err == nil && u.App != filepath.Base(l.dir) {
+		err = fmt.Errorf("it is of %q", u.App)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%q, what is left to do of a destroy, is not understood: %w", path, err)
+	}
+	return u, nil
+}
+
+// isDestroying tells whether a destroy was begun, by the name of its file alone.
+func (l layout) isDestroying() bool { return isThere(filepath.Join(l.dir, destructionName)) }
+
+// spared refuses an app whose destroy was begun.
+func (d *Deployer) spared(app string) error {
+	l := d.layout(app)
+	if !l.isDestroying() {
+		return nil
+	}
+	u, err := l.destruction()
+	if u == nil && err == nil {
+		return nil // finished just now
+	}
+	return &destroyingError{app: app, purge: u != nil && u.Purge}
+}
+
+// Destroyed is what a destroy has done.
+type Destroyed struct {
+	File string // where the app's file went; "" where it was gone, or is purged
+}
+
 // Destroy takes an app away: its processes, the web server's files, and then
 // everything of it, renamed into destroyed/ beside where it was, or removed
-// with purge. It returns where the app's file went, "" where it was gone.
-func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (string, error) {
+// with purge. One that failed is taken up where it failed.
+func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (Destroyed, error) {
 	a, appErr := d.app(app)
 	switch {
 	case errors.As(appErr, new(*fileGoneError)):
 		a, _ = d.site.App(app, config.AppOptions{NoFile: true}) // its data is where scotch puts it
+	case errors.As(appErr, new(*destroyingError)):
 	case appErr != nil && !errors.As(appErr, new(config.Errors)):
-		return "", appErr
+		return Destroyed{}, appErr
 	}
-	leave, err := d.turn(ctx, app, "destroying it")
+	leave, err := d.turnOfAny(ctx, app, destroyingIt)
 	if err != nil {
-		return "", err
+		return Destroyed{}, err
 	}
 	defer leave()
-	if err := d.stillThere(app); err != nil {
-		return "", err
-	}
 	l := d.layout(app)
-	plan, err := d.planDestruction(app, a, l, purge)
+	plan, err := l.destruction()
 	if err != nil {
-		return "", err
+		d.log.WithField("app", app).Warnf("it is destroyed anew: %v", err)
 	}
-	d.endWatch(app, "destroying it")
-	live, liveErr := l.live()
-	if isThere(l.dir) {
-		data, err := json.Marshal(plan)
-		if err != nil {
-			return "", err
+	fresh := plan == nil
+	if fresh {
+		if err := d.stillThere(app); err != nil && !l.isDestroying() {
+			return Destroyed{}, err
 		}
-		if err := d.files.Write("write-destruction", filepath.Join(l.dir, destructionName), data, 0o600); err != nil {
-			return "", err
+		if plan, err = d.planDestruction(app, a, l, purge); err != nil {
+			return Destroyed{}, err
 		}
+		err = d.saveDestruction(l, plan)
+	} else if plan.Purge && !purge {
+		// Some of it is gone for good: nobody should believe that it is kept.
+		return Destroyed{}, d.spared(app)
+	} else if plan.Purge != purge {
+		plan.Purge = true
+		err = d.saveDestruction(l, plan)
 	}
-	if liveErr == nil {
+	if err != nil {
+		return Destroyed{}, err
+	}
+	done, err := d.destroy(ctx, app, l, plan, fresh)
+	if err != nil && l.isDestroying() {
+		err = fmt.Errorf("%w\nmend that, then finish it: %s; the next start of the server goes on with it too", err, (&destroyingError{app, plan.Purge}).next())
+	}
+	return done, err
+}
+
+func (d *Deployer) saveDestruction(l layout, u *destruction) error {
+	data, err := json.Marshal(u)
+	if err != nil {
+		return err
+	}
+	// Of an app that was never deployed too: it has a repository.
+	if err := d.files.MkdirAll("make-app", l.dir, d.site.DirMode); err != nil {
+		return err
+	}
+	return d.files.Write("write-destruction", filepath.Join(l.dir, destructionName), data, 0o600)
+}
+
+// destroy does all of a plan that is written. The caller has the app's turn.
+func (d *Deployer) destroy(ctx context.Context, app string, l layout, plan *destruction, fresh bool) (Destroyed, error) {
+	d.endWatch(app, destroyingIt)
+	if live, err := l.live(); err == nil {
 		if err := d.unpublish(ctx, live); err != nil {
+			if !fresh {
+				return Destroyed{}, err
+			}
 			// It lives on: nothing of it is gone yet.
-			return "", errors.Join(err, d.files.Remove("spare-app", filepath.Join(l.dir, destructionName)))
+			return Destroyed{}, errors.Join(err, d.files.Remove("spare-app", filepath.Join(l.dir, destructionName)))
 		}
 	}
 	if err := d.stopLive(d.ctx, app); err != nil {
-		return "", err
+		return Destroyed{}, err
 	}
-	d.endRetiring(app)
+	if err := d.endRetiring(app); err != nil {
+		return Destroyed{}, err
+	}
 	if err := d.endRuns(d.ctx, app); err != nil {
-		return "", err
+		return Destroyed{}, err
 	}
-	kept, err := d.finishDestroy(plan)
+	file, err := d.finishDestroy(plan)
+	if err != nil {
+		return Destroyed{}, err
+	}
 	d.mu.Lock()
 	delete(d.apps, app)
 	d.mu.Unlock()
-	return kept, err
+	return Destroyed{File: file}, nil
 }
 
 func (d *Deployer) planDestruction(app string, a *config.App, l layout, purge bool) (*destruction, error) {
@@ -106,23 +211,30 @@ func (d *Deployer) planDestruction(app string, a *config.App, l layout, purge bo
 }
 
 // finishDestroy does what is left of a destroy, once nothing of the app runs.
-// It returns where the app's file went.
+// It stops at the first place that fails: while the app's directory, which is the
+// last, is there with the plan in it, nothing else is done with the app. It returns
+// where the app's file went.
 func (d *Deployer) finishDestroy(u *destruction) (kept string, err error) {
 	var errs []error
 	for _, p := range u.Outside {
 		errs = append(errs, d.files.RemoveAll("destroy-outside", p))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return "", err
 	}
 	for _, p := range u.Outside {
 		removeOwnParents(u.App, p)
 	}
 	for i, place := range u.Places {
 		to, err := d.putAway(place, u.Stamp, u.Purge)
-		errs = append(errs, err)
+		if err != nil {
+			return "", err
+		}
 		if i == 0 {
 			kept = to
 		}
 	}
-	return kept, errors.Join(errs...)
+	return kept, nil
 }
 
 // removeOwnParents removes the directories above a path of an app's that bear
@@ -140,16 +252,12 @@ func (d *Deployer) unfinishedDestroys() map[string]*destruction {
 	found, _ := filepath.Glob(filepath.Join(d.site.Paths.Instances, "*", destructionName))
 	all := map[string]*destruction{}
 	for _, path := range found {
-		data, err := os.ReadFile(path)
-		u := new(destruction)
-		if err == nil {
-			err = json.Unmarshal(data, u)
+		u, err := layout{dir: filepath.Dir(path)}.destruction()
+		if err != nil {
+			d.log.Errorf("%v; it is left alone", err)
+		} else if u != nil {
+			all[u.App] = u
 		}
-		if err != nil || filepath.Base(filepath.Dir(path)) != u.App {
-			d.log.Errorf("%q is not understood and left alone: %v", path, err)
-			continue
-		}
-		all[u.App] = u
 	}
 	return all
 }
@@ -178,26 +286,33 @@ func (l layout) outside() ([]string, error) {
 	return paths, nil
 }
 
+// putAway renames a place into destroyed/ beside it, or removes it, and returns
+// where it is then. One that an earlier try has put away stays there.
 func (d *Deployer) putAway(place, stamp string, purge bool) (string, error) {
-	if _, err := os.Lstat(place); err != nil {
-		return "", nil
-	}
 	// Not destroyed/ inside apps-enabled, where it would be looked at.
 	dir := filepath.Join(filepath.Dir(place), destroyedName)
-	if err := d.files.MkdirAll("make-destroyed", dir, 0o700); err != nil {
-		return "", err
-	}
 	to := filepath.Join(dir, stamp)
 	if ext := filepath.Ext(place); ext == ".cfg" {
 		to += ext
 	}
-	if err := d.files.Rename("destroy-app", place, to); err != nil || !purge {
-		return to, err
+	if isThere(place) {
+		if err := d.files.MkdirAll("make-destroyed", dir, 0o700); err != nil {
+			return "", err
+		}
+		if err := d.files.Rename("destroy-app", place, to); err != nil {
+			return "", err
+		}
+	} else if !isThere(to) {
+		return "", nil
+	}
+	if !purge {
+		return to, nil
 	}
 	return "", d.files.RemoveAll("purge-app", to)
 }
 
-func (d *Deployer) endRetiring(app string) {
+// endRetiring ends the app's instances that were finishing their requests.
+func (d *Deployer) endRetiring(app string) error {
 	d.mu.Lock()
 	var all []*member
 	for _, m := range d.state(app).retiring {
@@ -206,7 +321,9 @@ func (d *Deployer) endRetiring(app string) {
 	d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(d.ctx, quickStop)
 	defer cancel()
+	var errs []error
 	for _, m := range all {
-		m.end(ctx)
+		errs = append(errs, m.end(ctx))
 	}
+	return errors.Join(errs...)
 }

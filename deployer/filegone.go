@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"scotch/config"
@@ -45,7 +44,7 @@ func (e *fileGoneError) next() string {
 // isLeft tells whether something of an app is there by its directory alone: it is
 // live, or a deploy of it was begun.
 func (l layout) isLeft() bool {
-	if isThere(filepath.Join(l.dir, destructionName)) { // it loses its file first
+	if l.isDestroying() { // it loses its file first
 		return false
 	}
 	ids, _ := l.instanceIDs()
@@ -56,7 +55,13 @@ func (l layout) isLeft() bool {
 func (d *Deployer) ofApp(app string, err error) error {
 	none, ok := errors.AsType[*config.NoAppError](err)
 	l := d.layout(app)
-	if !ok || app == destroyedName || !l.isLeft() {
+	if !ok || app == destroyedName {
+		return err
+	}
+	if doomed := d.spared(app); doomed != nil {
+		return doomed
+	}
+	if !l.isLeft() {
 		return err
 	}
 	gone := &fileGoneError{app: app, file: none.Path, live: isThere(l.current())}
@@ -67,7 +72,7 @@ func (d *Deployer) ofApp(app string, err error) error {
 }
 
 // names are the apps, sorted: those that have a file, and those that are there
-// without one. An error tells of files that are no app's.
+// without one, be it that a destroy has not taken all of them away yet. An error tells of files that are no app's.
 func (d *Deployer) names() ([]string, error) {
 	names, err := d.site.Apps()
 	slices.Sort(names)
@@ -78,7 +83,7 @@ func (d *Deployer) names() ([]string, error) {
 		if _, has := slices.BinarySearch(names[:known], app); has || !e.IsDir() || app == destroyedName || config.ValidName(app) != nil {
 			continue
 		}
-		if d.layout(app).isLeft() {
+		if l := d.layout(app); l.isLeft() || l.isDestroying() {
 			names = append(names, app)
 		}
 	}

@@ -15,6 +15,9 @@ func (d *Deployer) DeployKey(app string) (string, error) {
 	if _, err := d.app(app); errors.As(err, new(*config.NoAppError)) {
 		return "", err
 	}
+	if err := d.spared(app); err != nil {
+		return "", err
+	}
 	keys, ok := d.Source.(DeployKeys)
 	if !ok {
 		return "", errors.New("the source of this server's apps knows no deploy keys")

@@ -54,10 +54,22 @@ func (d *Deployer) Create(ctx context.Context, app string, must bool) error {
 
 // turn waits for the app's turn without a log of its own.
 func (d *Deployer) turn(ctx context.Context, app, title string) (leave func(), err error) {
+	if leave, err = d.turnOfAny(ctx, app, title); err != nil {
+		return nil, err
+	}
+	if err := d.spared(app); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
+// turnOfAny is turn for what may be done with an app whose destroy failed.
+func (d *Deployer) turnOfAny(ctx context.Context, app, title string) (leave func(), err error) {
 	if err := d.begin(); err != nil {
 		return nil, err
 	}
-	out, err := d.enter(ctx, app, title, "", func(*ticket) {})
+	out, err := d.enterAny(ctx, app, title, "", func(*ticket) {})
 	if err != nil {
 		d.work.Done()
 		return nil, err
@@ -219,6 +231,9 @@ func (d *Deployer) liveRecord(app string) (*Record, error) {
 	if _, err := d.app(app); err != nil {
 		return nil, err
 	}
+	if err := d.spared(app); err != nil {
+		return nil, err
+	}
 	return d.serving(app)
 }
 
@@ -268,5 +283,11 @@ func (d *Deployer) stopLive(ctx context.Context, app string) error {
 	}
 	m.letGo()
 	d.drain(ctx, m)
-	return m.end(ctx)
+	if err := m.end(ctx); err != nil {
+		d.mu.Lock()
+		s.live = m // it runs on
+		d.mu.Unlock()
+		return err
+	}
+	return nil
 }

@@ -57,6 +57,7 @@ const (
 	StateMistaken = "broken configuration" // what is live serves on
 	StateFileGone = "file is gone"         // what is live, if anything, serves on
 	StateDamaged  = "damaged"              // what is live cannot be told
+	StateDoomed   = "being destroyed"      // or a destroy of it has failed
 )
 
 // List returns the apps, in the order of their names. It reads files only;
@@ -80,7 +81,12 @@ func (d *Deployer) status(app string) Status {
 	s := Status{App: app}
 	l := d.layout(app)
 	now, err := d.listed(app, l)
-	if gone, ok := errors.AsType[*fileGoneError](now.err); ok {
+	if doomed, ok := errors.AsType[*destroyingError](d.spared(app)); ok {
+		s.State = StateDoomed
+		if !d.queue.busy(app, destroyingIt) {
+			s.Detail = "a destroy of it is not finished: " + doomed.next()
+		}
+	} else if gone, ok := errors.AsType[*fileGoneError](now.err); ok {
 		s.State, s.Detail = StateFileGone, fmt.Sprintf("%s; %s", gone.file, gone.state())
 	} else if now.err != nil {
 		s.State, s.Detail = StateMistaken, FirstLine(now.err.Error())

@@ -79,6 +79,9 @@ func (d *Deployer) LockApp(ctx context.Context, app, reason, by string) (was *Lo
 		return nil, err
 	}
 	defer d.work.Done()
+	if err := d.spared(app); err != nil {
+		return nil, err
+	}
 	was = d.layout(app).lock()
 	return was, d.writeLock(app, reason, by)
 }
@@ -118,6 +121,9 @@ func (d *Deployer) hold(app, reason, by string) (undo func() error, err error) {
 // UnlockApp lets an app be deployed again. It tells whether it was locked.
 func (d *Deployer) UnlockApp(ctx context.Context, app string) (bool, error) {
 	if err := d.known(app); err != nil {
+		return false, err
+	}
+	if err := d.spared(app); err != nil {
 		return false, err
 	}
 	l := d.layout(app)

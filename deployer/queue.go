@@ -82,6 +82,14 @@ func (q *queue) join(ctx context.Context, app string, t *ticket, waiting func(ah
 	}
 }
 
+// busy tells whether what has the app's turn now is called that.
+func (q *queue) busy(app, what string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	line := q.lines[app]
+	return len(line) > 0 && line[0].what == what
+}
+
 func (q *queue) leave(app string, t *ticket) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -368,13 +368,12 @@ func (d *Deployer) unpublish(ctx context.Context, rec *Record) error {
 	if err := p.drop(rec.WebFiles, nil); err != nil {
 		return errors.Join(err, p.restore())
 	}
+	if len(p.order) > 0 {
+		if err := p.testAndReload(ctx, nil); err != nil {
+			return errors.Join(err, p.undo(ctx))
+		}
+	}
 	d.claimed(rec.App, nil)
-	if len(p.order) == 0 {
-		return nil
-	}
-	if err := p.testAndReload(ctx, nil); err != nil {
-		return errors.Join(err, p.undo(ctx))
-	}
 	return nil
 }
 

@@ -82,7 +82,8 @@ type History interface {
 type Handler struct {
 	Repository Repository
 	Deployer   Deployer
-	// Branch is [git] branch of an app; set tells that a file names it.
+	// Branch is [git] branch of an app; set tells that a file names it. A
+	// *deployer.RefusedError refuses all that is pushed to it.
 	Branch func(app string) (branch string, set bool, err error)
 	// Limits is asked in pre-receive, about the whole push; nil: none.
 	Limits Limits

@@ -83,6 +83,9 @@ func (p *push) judge(ctx context.Context, q *request) []decision {
 		return refuseAll(fmt.Sprintf("the configuration of app %q is broken", p.App),
 			append(hintLines(wrong.Error()), "mend the file on the server, then push again")...)
 	}
+	if no, ok := errors.AsType[*deployer.RefusedError](err); ok {
+		return refuseAll(no.Reason, hintLines(no.Hint)...)
+	}
 	if err != nil {
 		return refuseAll(p.internal("looking for the app's branch", err))
 	}

@@ -21,17 +21,17 @@ with --purge they are removed for good.`,
 			if !force {
 				return usageError{fmt.Errorf("destroying %q needs --force\nit ends the app; nothing was done", args[0])}
 			}
-			kept, err := s.srv.deployer.Destroy(cmd.Context(), args[0], purge)
+			done, err := s.srv.deployer.Destroy(cmd.Context(), args[0], purge)
 			if err != nil {
 				return err
 			}
 			switch {
 			case purge:
 				fmt.Fprintf(s.stdout, "destroyed %s, nothing of it is kept\n", args[0])
-			case kept == "":
+			case done.File == "":
 				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, but for its file, which was gone\n", args[0])
 			default:
-				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, its file as %s\n`create %s --from` brings it back\n", args[0], kept, args[0])
+				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, its file as %s\n`create %s --from` brings it back\n", args[0], done.File, args[0])
 			}
 			return nil
 		},

@@ -350,13 +350,7 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 	}
 	handler := &hooks.Handler{
 		Repository: p.git, Deployer: s.deployer, SSH: sshCommand(site), Log: s.log, Limits: pushLimits{p},
-		Branch: func(app string) (string, bool, error) {
-			a, err := site.App(app, config.AppOptions{})
-			if err != nil {
-				return "", false, err
-			}
-			return a.Branch, a.BranchSet, nil
-		},
+		Branch: s.deployer.ConfiguredBranch,
 	}
 	l, err := net.Listen("tcp", site.Server.Listen)
 	if err != nil {
@@ -373,7 +367,13 @@ func (s *server) sshServer(p *plugins) (*gitserver.Server, net.Listener, string,
 		LongestPenalty: penalty, Exempt: limits.PenaltyExempt,
 		HostKey: key, Keys: s.keys, Repositories: p.git, Git: git, Pushes: handler, Commands: s.command, Log: s.log, Audit: s.seen,
 		Room: s.deployer.Room, Recover: p.git.RemoveQuarantines, Sound: p.git.Sound,
-		CreateApp: func(ctx context.Context, app, by string) error { return s.deployer.Create(ctx, app, false) },
+		CreateApp: func(ctx context.Context, app, by string) error {
+			err := s.deployer.Create(ctx, app, false)
+			if hint := hintOf(err); hint != "" {
+				return fmt.Errorf("%w\n%s", err, hint)
+			}
+			return err
+		},
 	}, l, fingerprint, nil
 }
 

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// doomedWorld is a server with an app, blog, that is to be destroyed.
+type doomedWorld struct {
+	*crashWorld
+	p *project
+}
+
+func newDoomedWorld(t *testing.T, program string) *doomedWorld {
+	t.Helper()
+	w := &doomedWorld{crashWorld: newCrashWorld(t, program)}
+	w.serve()
+	w.p = w.project("blog", "doomed")
+	return w
+}
+
+// alive makes blog live, with a text as its answer and in its data.
+func (w *doomedWorld) alive(text string) {
+	w.t.Helper()
+	w.p.commit("", text, map[string]string{"app.py": fmt.Sprintf(crashApp, text), "scotch.cfg": crashConfig})
+	if out, status := w.p.push(); status != 0 {
+		w.t.Fatalf("pushing %q: %s", text, out)
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "data", "blog", "text"), []byte(text), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// steps are the numbers of the operations of one name in what do does, from arm on.
+func (w *doomedWorld) steps(name string, do func()) []string {
+	w.t.Helper()
+	w.arm("log", "all")
+	do()
+	var all []string
+	for i, op := range w.operations() {
+		if op == name {
+			all = append(all, strconv.Itoa(i+1))
+		}
+	}
+	w.disarm()
+	return all
+}
+
+// refuses checks that a command fails with a reason.
+func (w *doomedWorld) refuses(reason string, args ...string) {
+	w.t.Helper()
+	if out, status := w.scotch(args...); status != 1 || !strings.Contains(out, reason) {
+		w.t.Errorf("scotch %v exits with %d, without %q:\n%s", args, status, reason, out)
+	}
+}
+
+// answersWith checks what blog answers and what its data holds.
+func (w *doomedWorld) answersWith(text string) {
+	w.t.Helper()
+	if got := w.answer("blog"); got != text {
+		w.t.Errorf("blog answers %q instead of %q", got, text)
+	}
+	if data, err := os.ReadFile(filepath.Join(w.dir, "data", "blog", "text")); string(data) != text {
+		w.t.Errorf("the data of blog is %q instead of %q, %v", data, text, err)
+	}
+}
+
+// restarts ends the server with all apps, as a person does, and starts it again.
+func (w *doomedWorld) restarts() {
+	w.t.Helper()
+	if err := w.end(syscall.SIGINT); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.start(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestDestroyThatFails: a destroy that failed half way left its plan, nothing
+// refused a push meanwhile, and the next start destroyed what that had brought.
+func TestDestroyThatFails(t *testing.T) {
+	w := newDoomedWorld(t, buildFailpoints(t))
+	w.alive("v0")
+	w.must("destroy", "blog", "--force") // makes directories
+	w.must("create", "blog", "--from")
+	places := w.steps("destroy-app", func() { w.must("destroy", "blog", "--force") })
+	if len(places) < 5 {
+		t.Fatalf("a destroy renames only at %v", places)
+	}
+	w.must("create", "blog", "--from")
+	w.answersWith("v0")
+	for k, at := range places {
+		text := "v" + strconv.Itoa(k+1)
+		w.alive(text)
+		w.step("fails at %s", at)
+		w.arm("fail", at)
+		w.refuses("finish it: destroy blog --force", "destroy", "blog", "--force")
+		w.disarm()
+		// Nobody builds upon what the next start takes away.
+		for _, args := range [][]string{
+			{"create", "blog"}, {"deploy", "blog"}, {"restart", "blog"}, {"start", "blog"}, {"stop", "blog"}, {"lock", "blog", "x"},
+			{"env", "blog", "set", "A=1"}, {"run", "blog", "--", "true"}, {"run", "--detach", "blog", "--", "true"}, {"key", "blog"}, {"unlock", "blog"},
+		} {
+			w.refuses("a destroy of app \"blog\" was begun and is not finished", args...)
+		}
+		w.p.commit("", "not "+text, nil)
+		if out, status := w.p.push(); status == 0 || !strings.Contains(out, "destroy blog --force") {
+			t.Errorf("a push exits with %d:\n%s", status, out)
+		}
+		if out := w.must("list"); !strings.Contains(out, "being destroyed") || !strings.Contains(out, "destroy blog --force") {
+			t.Errorf("list says nothing of it:\n%s", out)
+		}
+		if k%2 == 0 {
+			w.restarts()
+		} else {
+			w.must("destroy", "blog", "--force")
+			if got := w.answer("blog"); got != "status 404" {
+				t.Errorf("it answers %q", got)
+			}
+		}
+		if err := w.nothingOf("blog"); err != nil {
+			t.Error(err)
+		}
+		// All of it lies together.
+		w.must("create", "blog", "--from")
+		w.answersWith(text)
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	// What --purge has begun is not said to be kept, and is not kept.
+	w.arm("fail", "destroy-app")
+	w.refuses("destroy blog --force --purge", "destroy", "blog", "--force", "--purge")
+	w.disarm()
+	w.refuses("destroy blog --force --purge", "destroy", "blog", "--force")
+	w.must("destroy", "blog", "--force", "--purge")
+	if err := w.nothingOf("blog"); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range []string{"instances", "data", "repositories", "logs", "apps-enabled"} {
+		left, _ := filepath.Glob(filepath.Join(w.dir, dir, "destroyed", "blog-*"))
+		if len(left) > 0 {
+			t.Errorf("%v is left", left)
+		}
+	}
+}
