@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"scotch/config"
 )
@@ -21,6 +22,7 @@ type destruction struct {
 	Purge   bool     `json:"purge"`
 	Outside []string `json:"outside"` // removed: a deploy makes it anew
 	Places  []string `json:"places"`  // put away in this order; the app's directory is the last
+	Left    string   `json:"left,omitempty"`
 }
 
 const destructionName = "destroying.json"
@@ -90,6 +92,9 @@ func (d *Deployer) spared(app string) error {
 // Destroyed is what a destroy has done.
 type Destroyed struct {
 	File string // where the app's file went; "" where it was gone, or is purged
+	// Left is the app's data where that lies elsewhere than scotch puts it, which
+	// may be others' too; "" for none.
+	Left string
 }
 
 // Destroy takes an app away: its processes, the web server's files, and then
@@ -98,10 +103,8 @@ type Destroyed struct {
 func (d *Deployer) Destroy(ctx context.Context, app string, purge bool) (Destroyed, error) {
 	a, appErr := d.app(app)
 	switch {
-	case errors.As(appErr, new(*fileGoneError)):
-		a, _ = d.site.App(app, config.AppOptions{NoFile: true}) // its data is where scotch puts it
-	case errors.As(appErr, new(*destroyingError)):
-	case appErr != nil && !errors.As(appErr, new(config.Errors)):
+	case errors.As(appErr, new(*fileGoneError)), errors.As(appErr, new(*destroyingError)), errors.As(appErr, new(config.Errors)):
+	case appErr != nil:
 		return Destroyed{}, appErr
 	}
 	leave, err := d.turnOfAny(ctx, app, destroyingIt)
@@ -180,7 +183,7 @@ func (d *Deployer) destroy(ctx context.Context, app string, l layout, plan *dest
 	d.mu.Lock()
 	delete(d.apps, app)
 	d.mu.Unlock()
-	return Destroyed{File: file}, nil
+	return Destroyed{File: file, Left: plan.Left}, nil
 }
 
 func (d *Deployer) planDestruction(app string, a *config.App, l layout, purge bool) (*destruction, error) {
@@ -188,23 +191,32 @@ func (d *Deployer) planDestruction(app string, a *config.App, l layout, purge bo
 	if err != nil {
 		return nil, err
 	}
+	// Its data by name, whatever its file says, and where that cannot be read too: a
+	// new app of that name would find it.
+	data := filepath.Join(d.site.Paths.Data, app)
 	u := &destruction{
 		App: app, Purge: purge, Stamp: newStamp(app),
-		Places: []string{file, d.Repositories.Path(app), filepath.Join(d.site.Paths.Logs, app)},
+		Places: []string{file, d.Repositories.Path(app), filepath.Join(d.site.Paths.Logs, app), data},
 	}
 	if u.Outside, err = l.outside(); err != nil {
 		return nil, err
 	}
-	if live, err := l.live(); err == nil && live.Plan != nil {
-		for _, f := range live.Plan.Files {
-			if !within(l.dir, f.Path) {
-				u.Outside = append(u.Outside, f.Path)
+	elsewhere := ""
+	if live, err := l.live(); err == nil {
+		elsewhere = live.dataPath()
+		if live.Plan != nil {
+			for _, f := range live.Plan.Files {
+				if !within(l.dir, f.Path) {
+					u.Outside = append(u.Outside, f.Path)
+				}
 			}
 		}
 	}
-	// A data directory elsewhere than where scotch puts it may be others' too.
-	if a != nil && a.DataPath == filepath.Join(d.site.Paths.Data, app) {
-		u.Places = append(u.Places, a.DataPath)
+	if a != nil {
+		elsewhere = a.DataPath
+	}
+	if elsewhere != data && isThere(elsewhere) {
+		u.Left = elsewhere
 	}
 	u.Places = append(append(u.Places, d.keyPlaces(app)...), l.dir)
 	return u, nil
@@ -235,6 +247,17 @@ func (d *Deployer) finishDestroy(u *destruction) (kept string, err error) {
 		}
 	}
 	return kept, nil
+}
+
+// dataPath is where the instance's data is, as its environment says; "" where it
+// says nothing.
+func (r *Record) dataPath() string {
+	for _, v := range r.Environment {
+		if path, ok := strings.CutPrefix(v, "SCOTCH_DATA_DIR="); ok {
+			return path
+		}
+	}
+	return ""
 }
 
 // removeOwnParents removes the directories above a path of an app's that bear

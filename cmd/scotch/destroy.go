@@ -33,6 +33,9 @@ with --purge they are removed for good.`,
 			default:
 				fmt.Fprintf(s.stdout, "destroyed %s; what it was is kept, its file as %s\n`create %s --from` brings it back\n", args[0], done.File, args[0])
 			}
+			if done.Left != "" {
+				fmt.Fprintf(s.stdout, "its data in %s stays there: that may be others' too\n", done.Left)
+			}
 			return nil
 		},
 	}
