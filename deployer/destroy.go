@@ -238,6 +238,9 @@ func (d *Deployer) finishDestroy(u *destruction) (kept string, err error) {
 		removeOwnParents(u.App, p)
 	}
 	for i, place := range u.Places {
+		if u.Purge && i == len(u.Places)-1 {
+			return "", d.purgeLast(place)
+		}
 		to, err := d.putAway(place, u.Stamp, u.Purge)
 		if err != nil {
 			return "", err
@@ -332,6 +335,25 @@ func (d *Deployer) putAway(place, stamp string, purge bool) (string, error) {
 		return to, nil
 	}
 	return "", d.files.RemoveAll("purge-app", to)
+}
+
+// purgeLast removes an app's directory where it is, the plan in it last: a crash
+// in the middle leaves what the next start goes on with.
+func (d *Deployer) purgeLast(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		if e.Name() != destructionName {
+			errs = append(errs, d.files.RemoveAll("purge-app", filepath.Join(dir, e.Name())))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return d.files.RemoveAll("purge-plan", dir)
 }
 
 // endRetiring ends the app's instances that were finishing their requests.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // doomedWorld is a server with an app, blog, that is to be destroyed.
@@ -27,6 +28,8 @@ func newDoomedWorld(t *testing.T, program string) *doomedWorld {
 // alive makes blog live, with a text as its answer and in its data.
 func (w *doomedWorld) alive(text string) {
 	w.t.Helper()
+	w.arm("log", "all")
+	defer w.disarm()
 	w.p.commit("", text, map[string]string{"app.py": fmt.Sprintf(crashApp, text), "scotch.cfg": crashConfig})
 	if out, status := w.p.push(); status != 0 {
 		w.t.Fatalf("pushing %q: %s", text, out)
@@ -34,6 +37,7 @@ func (w *doomedWorld) alive(text string) {
 	if err := os.WriteFile(filepath.Join(w.dir, "data", "blog", "text"), []byte(text), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
+	w.settle() // what it does behind people's backs would be counted
 }
 
 // steps are the numbers of the operations of one name in what do does, from arm on.
@@ -88,6 +92,7 @@ func TestDestroyThatFails(t *testing.T) {
 	w.alive("v0")
 	w.must("destroy", "blog", "--force") // makes directories
 	w.must("create", "blog", "--from")
+	w.alive("v0")
 	places := w.steps("destroy-app", func() { w.must("destroy", "blog", "--force") })
 	if len(places) < 5 {
 		t.Fatalf("a destroy renames only at %v", places)
@@ -142,10 +147,44 @@ func TestDestroyThatFails(t *testing.T) {
 	if err := w.nothingOf("blog"); err != nil {
 		t.Error(err)
 	}
-	for _, dir := range []string{"instances", "data", "repositories", "logs", "apps-enabled"} {
-		left, _ := filepath.Glob(filepath.Join(w.dir, dir, "destroyed", "blog-*"))
-		if len(left) > 0 {
-			t.Errorf("%v is left", left)
+	w.nothingKept("blog")
+}
+
+// nothingKept checks that no destroy has left anything of an app.
+func (w *doomedWorld) nothingKept(app string) {
+	w.t.Helper()
+	left, _ := filepath.Glob(filepath.Join(w.dir, "*", "destroyed", app+"-*"))
+	if len(left) > 0 {
+		w.t.Errorf("%v is left", left)
+	}
+}
+
+// TestPurgeCutOff: a server that was killed while it removed what a destroy with
+// --purge had renamed left that, and nothing told of it.
+func TestPurgeCutOff(t *testing.T) {
+	w := newDoomedWorld(t, buildFailpoints(t))
+	w.alive("v0")
+	w.must("destroy", "blog", "--force", "--purge") // makes directories
+	w.alive("v0")
+	removals := w.steps("purge-app", func() { w.must("destroy", "blog", "--force", "--purge") })
+	if len(removals) < 5 {
+		t.Fatalf("--purge removes only at %v", removals)
+	}
+	if !soak() {
+		removals = []string{removals[0], removals[3], removals[len(removals)-1]}
+	}
+	for _, at := range append(removals, "purge-plan") {
+		w.alive("v1")
+		w.step("killed at %s", at)
+		w.arm("kill", at)
+		w.scotch("destroy", "blog", "--force", "--purge")
+		if !w.died(5 * time.Second) {
+			t.Fatalf("it was not killed at %s", at)
 		}
+		w.again()
+		if err := w.nothingOf("blog"); err != nil {
+			t.Error(err)
+		}
+		w.nothingKept("blog")
 	}
 }
