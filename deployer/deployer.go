@@ -84,16 +84,18 @@ type Deployer struct {
 
 // appState is what the server knows of an app besides what is on disk.
 type appState struct {
-	live     *member
-	damage   error               // of what is live, found at the start
-	starting bool                // after the server's own start, its turn has not come
-	retiring map[string]*member  // by instance
-	vigil    *vigil              // over what went live last
-	turn     *turn               // of who has it
-	op       *operation          // under way, once it has its slot
-	runs     map[int]detachedRun // detached one-off commands under way
-	inUse    map[string]int      // instances that one-off commands run in: how many
-	listed   listed              // what the last list showed
+	live   *member
+	damage error // of what is live, found at the start
+	// displaced is why it is not on the web though it is live, "" where it is.
+	displaced string
+	starting  bool                // after the server's own start, its turn has not come
+	retiring  map[string]*member  // by instance
+	vigil     *vigil              // over what went live last
+	turn      *turn               // of who has it
+	op        *operation          // under way, once it has its slot
+	runs      map[int]detachedRun // detached one-off commands under way
+	inUse     map[string]int      // instances that one-off commands run in: how many
+	listed    listed              // what the last list showed
 }
 
 // errClosing is the cause of contexts that end because the server stops.

@@ -57,6 +57,7 @@ const (
 	StateMistaken = "broken configuration" // what is live serves on
 	StateFileGone = "file is gone"         // what is live, if anything, serves on
 	StateDamaged  = "damaged"              // what is live cannot be told
+	StateOffWeb   = "not on the web"       // another app has its place
 	StateDoomed   = "being destroyed"      // or a destroy of it has failed
 )
 
@@ -115,8 +116,13 @@ func (d *Deployer) status(app string) Status {
 			s.URLs = []string{live.URL}
 		}
 	}
+	d.mu.Lock()
+	displaced := d.state(app).displaced
+	d.mu.Unlock()
 	switch {
 	case s.State != "":
+	case displaced != "":
+		s.State, s.Detail = StateOffWeb, displaced
 	case l.isStopped():
 		s.State = StateStopped
 	case live.Plan != nil && !live.Plan.runs():

@@ -71,7 +71,21 @@ func (d *Deployer) restore(ctx context.Context, app, from string) (live *Record,
 	if err != nil {
 		return nil, err
 	}
-	if err := d.mayComeBack(ctx, app, moves); err != nil {
+	// Nobody takes its place on the web meanwhile.
+	if err := d.lockWeb(ctx, app, nil); err != nil {
+		return nil, err
+	}
+	defer d.unlockWeb()
+	kept := l
+	for _, m := range moves {
+		if m.to == l.dir {
+			kept.dir = m.from
+		}
+	}
+	rec, liveErr := kept.live()
+	// A stopped app answers with its page again once it is started.
+	idle := rec != nil && (kept.isStopped() || rec.Plan != nil && !rec.Plan.runs())
+	if err := d.mayComeBack(app, moves, rec, idle); err != nil {
 		return nil, err
 	}
 	for _, m := range moves {
@@ -85,18 +99,19 @@ func (d *Deployer) restore(ctx context.Context, app, from string) (live *Record,
 			return nil, fmt.Errorf("bringing %q back: %w\nthe rest of it is untouched; mend that and try again", m.to, err)
 		}
 	}
-	rec, err := l.live()
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(liveErr, os.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
+	if liveErr != nil {
+		return nil, liveErr
 	}
-	// A stopped app answers with its page again once it is started.
-	if l.isStopped() || rec.Plan != nil && !rec.Plan.runs() {
+	if other, _ := d.taken(app, rec.Domains, rec.URLPrefix); other == "" {
+		d.claimed(app, rec)
+	}
+	if idle {
 		return nil, nil
 	}
-	return rec, nil
+	return l.live() // where things are now
 }
 
 func (d *Deployer) findDestroyed(app, from string) (putAwayApp, error) {
@@ -159,9 +174,16 @@ func (d *Deployer) movesBack(app string, x putAwayApp, file string, l layout) ([
 	return append(moves, move{away(file), file}), nil
 }
 
-// mayComeBack tells of another app that has taken its place on the web meanwhile.
-// A file with mistakes in it is told of by whatever is done next.
-func (d *Deployer) mayComeBack(ctx context.Context, app string, moves []move) error {
+// mayComeBack tells of another app that has taken its place on the web meanwhile:
+// the one that its file names, and that of its record where it is idle, for what
+// runs is started with the file's. A file with mistakes in it is told of by whatever
+// is done next. The caller holds the web server's lock.
+func (d *Deployer) mayComeBack(app string, moves []move, rec *Record, idle bool) error {
+	if idle {
+		if err := d.checkClaims(app, rec.Domains, rec.URLPrefix); err != nil {
+			return err
+		}
+	}
 	file := moves[len(moves)-1]
 	read := file.from
 	// An operator's link leads somewhere from where it was, not from where it is.
@@ -176,5 +198,5 @@ func (d *Deployer) mayComeBack(ctx context.Context, app string, moves []move) er
 	if err != nil {
 		return nil
 	}
-	return d.placeIsFree(ctx, a)
+	return d.checkClaims(app, a.Domains, a.URLPrefix)
 }

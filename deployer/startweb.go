@@ -1,12 +1,16 @@
 package deployer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // hosted is the web server's process where scotch runs it.
@@ -30,9 +34,7 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 	}
 	defer d.unlockWeb()
 	d.claims, d.claimsOK = map[string]map[claim]bool{}, true
-	for name, live := range lives {
-		d.claimed(name, live)
-	}
+	displaced := d.claimLive(lives)
 	base, err := d.WebServer.Base()
 	if err != nil {
 		return err
@@ -46,7 +48,7 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 			return errors.Join(err, pub.restore())
 		}
 	}
-	if err := pub.putLive(names, lives, base); err != nil {
+	if err := pub.putLive(names, lives, displaced, base); err != nil {
 		d.log.Errorf("making the web server's files agree with what is live: %v", err)
 	}
 	if p == nil {
@@ -84,15 +86,43 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 	return nil
 }
 
-// putLive writes the files that the live records name, and removes the web
+// claimLive notes what each live app answers at. Of two at one place, as when
+// directories were moved by hand, the one that went live last has it. The others
+// are returned: with the files of both the web server would serve nobody.
+func (d *Deployer) claimLive(lives map[string]*Record) (displaced map[string]bool) {
+	displaced = map[string]bool{}
+	names := slices.SortedFunc(maps.Keys(lives), func(a, b string) int {
+		return cmp.Or(lives[b].Live.Compare(lives[a].Live), strings.Compare(a, b))
+	})
+	for _, name := range names {
+		other, at := d.taken(name, lives[name].Domains, lives[name].URLPrefix)
+		if other == "" {
+			d.claimed(name, lives[name])
+			continue
+		}
+		why := fmt.Sprintf("%q has its place, %s%s", other, at.domain, at.prefix)
+		d.log.WithField("app", name).Errorf("it is not on the web: %s; set [app] domains or url_prefix of one of them, then restart %s", why, name)
+		displaced[name] = true
+		d.mu.Lock()
+		d.state(name).displaced = why
+		d.mu.Unlock()
+	}
+	return displaced
+}
+
+// putLive writes the files that the live records name, without those of the
+// displaced apps, and removes the web
 // server's other files of apps: those of a deploy or a destroy that a crash cut
 // off. A record that cannot be read leaves all that is there.
-func (p *publication) putLive(names []string, lives map[string]*Record, base []File) error {
+func (p *publication) putLive(names []string, lives map[string]*Record, displaced map[string]bool, base []File) error {
 	wanted := map[string]bool{}
 	for _, f := range base {
 		wanted[f.Path] = true
 	}
 	for _, name := range names {
+		if displaced[name] {
+			continue
+		}
 		if p.d.isDamaged(name) {
 			return fmt.Errorf("what %q serves is not known: no file is changed", name)
 		}

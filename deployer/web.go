@@ -388,17 +388,26 @@ func (d *Deployer) checkClaims(app string, domains []string, prefix string) erro
 			return err
 		}
 	}
+	if other, c := d.taken(app, domains, prefix); other != "" {
+		return fmt.Errorf("%q and %q both claim %s%s\n%s", app, other, c.domain, c.prefix, d.wayOut(app, other, c))
+	}
+	return nil
+}
+
+// taken names another app that has one of these places, "" where all are free. The
+// caller holds the web server's lock.
+func (d *Deployer) taken(app string, domains []string, prefix string) (other string, at claim) {
 	for other, claims := range d.claims {
 		if other == app {
 			continue
 		}
 		for _, dom := range domains {
 			if c := (claim{dom, prefix}); claims[c] {
-				return fmt.Errorf("%q and %q both claim %s%s\n%s", app, other, c.domain, c.prefix, d.wayOut(app, other, c))
+				return other, c
 			}
 		}
 	}
-	return nil
+	return "", claim{}
 }
 
 // wayOut is the next step of an app that may not have a place that another one has.
@@ -439,6 +448,9 @@ func (d *Deployer) placeIsFreeFor(ctx context.Context, a *config.App, tell *Repo
 // claimed notes what an app that is live now answers at; nil for none. The
 // caller holds the web server's lock.
 func (d *Deployer) claimed(app string, live *Record) {
+	d.mu.Lock()
+	d.state(app).displaced = ""
+	d.mu.Unlock()
 	delete(d.claims, app)
 	if live == nil || !d.claimsOK {
 		return

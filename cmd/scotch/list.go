@@ -94,6 +94,8 @@ func (s *session) listTroubles(list []deployer.Status) {
 		switch {
 		case a.State == deployer.StateFailed:
 			next = fmt.Sprintf("its log: logs %s --deploy", a.App)
+		case a.State == deployer.StateOffWeb:
+			next = fmt.Sprintf("set [app] domains or url_prefix of one of them, then: restart %s", a.App)
 		case a.State == deployer.StateFileGone:
 			next = fmt.Sprintf("put it back, or take the app away: destroy %s --force", a.App)
 		case len(a.Errors) > 1:

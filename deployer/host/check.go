@@ -129,6 +129,8 @@ func (m *Machine) checkApps(ctx context.Context, f *findings, o CheckOptions) {
 			f.wrong("mend its file; dump "+a.App+" lists all that is wrong", "%s", a.Detail)
 		case a.State == deployer.StateDoomed && a.Detail != "":
 			f.wrong("mend what the server's log says is in its way, then destroy it again", "%s", a.Detail)
+		case a.State == deployer.StateOffWeb:
+			f.wrong("set [app] domains or url_prefix of one of them, then restart "+a.App, "it is not on the web: %s", a.Detail)
 		case a.State == deployer.StateFileGone:
 			f.wrong(fmt.Sprintf("put it back, or take the app away: destroy %s --force", a.App), "its file is gone: %s", a.Detail)
 		case a.State == deployer.StateDown && o.Server == nil:
