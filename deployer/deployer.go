@@ -95,6 +95,7 @@ type appState struct {
 	op        *operation          // under way, once it has its slot
 	runs      map[int]detachedRun // detached one-off commands under way
 	inUse     map[string]int      // instances that one-off commands run in: how many
+	guests    map[*guest]bool     // what a destroy ends and waits for
 	listed    listed              // what the last list showed
 }
 

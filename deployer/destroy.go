@@ -167,6 +167,7 @@ func (d *Deployer) destroy(ctx context.Context, app string, l layout, plan *dest
 			return Destroyed{}, errors.Join(err, d.files.Remove("spare-app", filepath.Join(l.dir, destructionName)))
 		}
 	}
+	d.endGuests(app)
 	if err := d.stopLive(d.ctx, app); err != nil {
 		return Destroyed{}, err
 	}

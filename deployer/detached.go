@@ -52,6 +52,11 @@ func (d *Deployer) runLog(app string, n int) string {
 // Detach starts a one-off command that outlives its client and the server, and
 // returns its number. Its terminal and its three streams are not used.
 func (d *Deployer) Detach(o OneOff) (int, error) {
+	_, leave, err := d.visit(d.ctx, o.App)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	c, rec, err := d.oneOff(o)
 	if err != nil {
 		return 0, err

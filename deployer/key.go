@@ -11,11 +11,13 @@ import (
 // DeployKey returns the public half of an app's deploy key, made where there is
 // none, as a line of a .pub file.
 func (d *Deployer) DeployKey(app string) (string, error) {
-	// A file with mistakes in it is an app's all the same.
-	if _, err := d.app(app); errors.As(err, new(*config.NoAppError)) {
+	_, leave, err := d.visit(d.ctx, app)
+	if err != nil {
 		return "", err
 	}
-	if err := d.spared(app); err != nil {
+	defer leave()
+	// A file with mistakes in it is an app's all the same.
+	if _, err := d.app(app); errors.As(err, new(*config.NoAppError)) {
 		return "", err
 	}
 	keys, ok := d.Source.(DeployKeys)

@@ -72,6 +72,11 @@ func (d *Deployer) LockApp(ctx context.Context, app, reason, by string) (was *Lo
 	if err := checkLockReason(reason); err != nil {
 		return nil, err
 	}
+	_, leave, err := d.visit(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if err := d.known(app); err != nil {
 		return nil, err
 	}
@@ -79,9 +84,6 @@ func (d *Deployer) LockApp(ctx context.Context, app, reason, by string) (was *Lo
 		return nil, err
 	}
 	defer d.work.Done()
-	if err := d.spared(app); err != nil {
-		return nil, err
-	}
 	was = d.layout(app).lock()
 	return was, d.writeLock(app, reason, by)
 }

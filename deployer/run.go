@@ -33,8 +33,13 @@ const lastOfRuns = 3 * time.Second
 
 // Run runs the command and returns its exit status, 128 and the signal's number
 // where one ended it, 127 where there is no such program and 126 where it cannot be
-// started, as a shell has it. It ends with ctx and with the server.
+// started, as a shell has it. It ends with ctx, with the app and with the server.
 func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
+	ctx, leave, err := d.visit(ctx, o.App)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	c, rec, err := d.oneOff(o)
 	if err != nil {
 		return 0, err

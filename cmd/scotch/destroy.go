@@ -13,9 +13,9 @@ func (s *session) addDestroy(root *cobra.Command) {
 	cmd := &cobra.Command{
 		Use:   "destroy APP --force",
 		Short: "take an app away",
-		Long: `Ends an app's processes and takes it off the web. Its file, repository, data,
-instances and logs are renamed into folders "destroyed" beside where they were;
-with --purge they are removed for good.`,
+		Long: `Ends an app's processes, one-off commands too, and takes it off the web. Its
+file, repository, data, instances and logs are renamed into folders "destroyed"
+beside where they were; with --purge they are removed for good.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !force {

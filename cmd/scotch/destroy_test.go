@@ -188,3 +188,56 @@ func TestPurgeCutOff(t *testing.T) {
 		w.nothingKept("blog")
 	}
 }
+
+// beside runs a command while the test goes on.
+func (w *doomedWorld) beside(args ...string) *pushing {
+	p := &pushing{done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.out, p.status = w.scotch(args...)
+	}()
+	return p
+}
+
+// TestDestroyDuringAStart: a detached command that was just being started when its
+// app was destroyed went on, and made the app's directory anew; a lock did so too.
+func TestDestroyDuringAStart(t *testing.T) {
+	w := newDoomedWorld(t, buildFailpoints(t))
+	for _, c := range []struct {
+		at   string
+		args []string
+	}{
+		{"make-runs", []string{"run", "--detach", "blog", "--", "sleep", "1000"}},
+		{"record-run", []string{"run", "--detach", "blog", "--", "sleep", "1000"}},
+		{"lock-app", []string{"lock", "blog", "why"}},
+	} {
+		w.alive("v0")
+		w.step("paused at %s", c.at)
+		w.arm("pause", c.at)
+		guest := w.beside(c.args...)
+		if !w.pausedAt(guest) {
+			t.Fatalf("%v was over before %s:\n%s", c.args, c.at, guest.out)
+		}
+		destroy := w.beside("destroy", "blog", "--force")
+		for !exists(filepath.Join(w.instances("blog"), "destroying.json")) {
+			select {
+			case <-destroy.done:
+				t.Fatalf("it did not wait for %v:\n%s", c.args, destroy.out)
+			case <-time.After(5 * time.Millisecond): // a file: there is no event to wait for
+			}
+		}
+		w.resume(guest)
+		<-destroy.done
+		if destroy.status != 0 {
+			t.Errorf("the destroy exits with %d:\n%s", destroy.status, destroy.out)
+		}
+		if err := w.nothingOf("blog"); err != nil {
+			t.Error(err)
+		}
+		for _, pid := range w.processes() {
+			if env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); strings.Contains(string(env), "SCOTCH_APP=blog") {
+				t.Errorf("process %d of it goes on", pid)
+			}
+		}
+	}
+}
