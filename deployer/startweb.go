@@ -39,6 +39,7 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 	if err != nil {
 		return err
 	}
+	pending := isThere(d.reloadMark()) // an earlier server did not come to that
 	pub := &publication{d: d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
 	for _, f := range base {
 		if err := d.files.Tidy("tidy-web", filepath.Dir(f.Path), filepath.Ext(f.Path)); err != nil {
@@ -52,7 +53,7 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 		d.log.Errorf("making the web server's files agree with what is live: %v", err)
 	}
 	if p == nil {
-		if len(pub.order) > 0 {
+		if pending || len(pub.order) > 0 {
 			if err := pub.testAndReload(ctx, pub.order); err != nil {
 				// Blocks deploys, not serving.
 				d.log.Errorf("%v", errors.Join(err, pub.restore()))
@@ -66,7 +67,7 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 	running, err := d.Runner.Adopt(*p)
 	if err == nil {
 		d.web = d.watch(p.Name, *p, "", nil, running)
-		if len(pub.order) > 0 {
+		if pending || len(pub.order) > 0 {
 			if err := pub.testAndReload(ctx, pub.order); err != nil {
 				d.log.Errorf("%v", errors.Join(err, pub.restore()))
 			}
@@ -82,6 +83,7 @@ func (d *Deployer) startWeb(ctx context.Context, names []string, lives map[strin
 	if running, err = d.Runner.Start(*p); err != nil {
 		return fmt.Errorf("starting %s: %w", p.Name, err)
 	}
+	d.reloaded()
 	d.web = d.watch(p.Name, *p, "", nil, running)
 	return nil
 }

@@ -26,6 +26,8 @@ type publication struct {
 	order  []string
 	modes  map[string]fs.FileMode
 	loaded bool // the web server was told to read them
+	// overdue tells that it was to be told before: reloadMark was there.
+	overdue bool
 }
 
 func (p *publication) unlock() { p.d.unlockWeb() }
@@ -154,16 +156,17 @@ func (d *Deployer) publish(ctx context.Context, rec *Record, files []File, old *
 	}
 	for _, f := range append(base, files...) {
 		if err := p.put(f); err != nil {
-			return nil, errors.Join(err, p.restore())
+			return nil, errors.Join(err, p.undo(ctx))
 		}
 	}
 	if old != nil {
 		if err := p.drop(old.WebFiles, files); err != nil {
-			return nil, errors.Join(err, p.restore())
+			return nil, errors.Join(err, p.undo(ctx))
 		}
 	}
 	if off(d.WebServer) != nil {
 		p.what = p.unpublished()
+		d.reloaded()
 		return p, nil
 	}
 	if len(p.order) == 0 {
@@ -209,16 +212,44 @@ func (p *publication) put(f File) error {
 	if err := p.d.files.MkdirAll("make-web-directory", filepath.Dir(f.Path), 0o755); err != nil {
 		return err
 	}
-	p.remember(f.Path, have, err == nil, f.Mode)
+	if err := p.remember(f.Path, have, err == nil, f.Mode); err != nil {
+		return err
+	}
 	return p.d.files.Write("write-web-file", f.Path, f.Data, f.Mode)
 }
 
-func (p *publication) remember(path string, data []byte, existed bool, mode fs.FileMode) {
+// remember is called before a file is changed.
+func (p *publication) remember(path string, data []byte, existed bool, mode fs.FileMode) error {
+	if len(p.order) == 0 {
+		p.overdue = isThere(p.d.reloadMark())
+		if err := p.d.toReload(); err != nil {
+			return err
+		}
+	}
 	p.order = append(p.order, path)
 	p.modes[path] = mode
 	p.before[path] = nil
 	if existed {
 		p.before[path] = append([]byte{}, data...)
+	}
+	return nil
+}
+
+// reloadMark is there from before the first change of the web server's files until
+// it has read them: where a crash comes between, the files may agree with what is
+// live, and the web server answers by others.
+func (d *Deployer) reloadMark() string { return filepath.Join(d.site.Paths.Run, "reload.json") }
+
+func (d *Deployer) toReload() error {
+	if isThere(d.reloadMark()) {
+		return nil
+	}
+	return d.files.Write("mark-reload", d.reloadMark(), []byte("{}\n"), 0o600)
+}
+
+func (d *Deployer) reloaded() {
+	if err := d.files.Remove("unmark-reload", d.reloadMark()); err != nil {
+		d.log.Warnf("%s is reloaded once more by the next start: %v", d.webName(), err)
 	}
 }
 
@@ -263,17 +294,34 @@ func (p *publication) remove(f File) error {
 	if err := p.d.ofThisSite(f.Path, data); err != nil {
 		return err
 	}
-	p.remember(f.Path, data, true, f.Mode)
+	if err := p.remember(f.Path, data, true, f.Mode); err != nil {
+		return err
+	}
 	return p.d.files.Remove("remove-web-file", f.Path)
 }
 
 // undo brings the files back, and has the web server read them if it was told to
 // read the others.
 func (p *publication) undo(ctx context.Context) error {
-	if err := p.restore(); err != nil || !p.loaded {
-		return err
+	if len(p.order) == 0 {
+		return nil
 	}
-	return p.d.WebServer.Reload(context.WithoutCancel(ctx), p.d.Runner)
+	var unmarked error
+	if p.loaded {
+		unmarked = p.d.toReload()
+	}
+	if err := p.restore(); err != nil {
+		return errors.Join(unmarked, err)
+	}
+	if p.loaded {
+		if err := p.d.WebServer.Reload(context.WithoutCancel(ctx), p.d.Runner); err != nil {
+			return errors.Join(unmarked, err)
+		}
+	}
+	if p.loaded || !p.overdue {
+		p.d.reloaded()
+	}
+	return unmarked
 }
 
 func (p *publication) restore() error {
@@ -299,10 +347,14 @@ func (p *publication) testAndReload(ctx context.Context, ours []string) error {
 	if err := p.d.testWeb(ctx, ours); err != nil {
 		return err
 	}
+	if err := p.d.files.before("reload-web"); err != nil {
+		return err
+	}
 	p.loaded = true
 	if err := p.d.WebServer.Reload(ctx, p.d.Runner); err != nil {
 		return fmt.Errorf("reloading %s: %w", p.d.webName(), err)
 	}
+	p.d.reloaded()
 	return nil
 }
 
@@ -366,7 +418,7 @@ func (d *Deployer) unpublish(ctx context.Context, rec *Record) error {
 	defer d.unlockWeb()
 	p := &publication{d: d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
 	if err := p.drop(rec.WebFiles, nil); err != nil {
-		return errors.Join(err, p.restore())
+		return errors.Join(err, p.undo(ctx))
 	}
 	if len(p.order) > 0 {
 		if err := p.testAndReload(ctx, nil); err != nil {

@@ -397,7 +397,7 @@ func crashCases() []crashCase {
 			w.version(text, "requirements.txt", "./"+wheel+"\n", wheel, makeWheel(w.t, k))
 			return attempt{do: func() (string, int) { return push(w) }, answers: []string{was, text}, holds: w.answers(text)}
 		}},
-		{name: "domains", must: []string{"write-web-file", "write-web-file/rename", "remove-web-file"}, try: func(w *crashWorld, k int) attempt {
+		{name: "domains", must: []string{"write-web-file", "write-web-file/rename", "remove-web-file", "mark-reload", "reload-web"}, try: func(w *crashWorld, k int) attempt {
 			was, text := last(w), "domain "+strconv.Itoa(k)
 			w.version(text)
 			prefix := []string{"/", "/p/"}[k%2]

@@ -241,3 +241,27 @@ func TestDestroyDuringAStart(t *testing.T) {
 		}
 	}
 }
+
+// TestDestroyCutOffBeforeTheReload: nginx went on with the files of an app that was
+// destroyed, and answered 502 until somebody else's domains changed: the start after
+// a crash found the files as they should be.
+func TestDestroyCutOffBeforeTheReload(t *testing.T) {
+	w := newDoomedWorld(t, buildFailpoints(t))
+	w.alive("v0")
+	w.arm("kill", "reload-web")
+	w.scotch("destroy", "blog", "--force")
+	if !w.died(5 * time.Second) {
+		t.Fatal("it was not killed")
+	}
+	w.again()
+	answer := w.answer("blog")
+	for deadline := time.Now().Add(20 * time.Second); answer != "status 404" && time.Now().Before(deadline); answer = w.answer("blog") {
+		time.Sleep(10 * time.Millisecond) // nginx reads its files after it was told to
+	}
+	if answer != "status 404" {
+		t.Errorf("it answers %q", answer)
+	}
+	if mark := filepath.Join(w.dir, "run", "reload.json"); exists(mark) {
+		t.Errorf("%s is left", mark)
+	}
+}
