@@ -42,7 +42,11 @@ func (e *destroyingError) Error() string {
 }
 
 func (e *destroyingError) Unwrap() error {
-	return &RefusedError{Reason: e.Error(), Hint: "finish it: " + e.next()}
+	no := &RefusedError{Reason: e.Error(), Hint: "finish it: " + e.next()}
+	if !e.purge {
+		no.Hint += fmt.Sprintf("\nor bring the app back: create %s --from", e.app)
+	}
+	return no
 }
 
 func (e *destroyingError) next() string {

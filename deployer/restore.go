@@ -17,7 +17,8 @@ import (
 // Restore brings a destroyed app back: its file, repository, data, keys, instances
 // and logs. from is one of DestroyedApp.Stamp, "" for the app's last one. What was
 // live is then started, as by a restart, unless a person had stopped it. The app is
-// back as soon as its file is, which comes last: after a crash the same again goes on.
+// back once all of it is, its file last: a crash before that leaves an app that is
+// still destroyed, and what failed is gone on with by the same again.
 func (d *Deployer) Restore(ctx context.Context, app, from string, by Actor, out io.Writer) error {
 	if err := config.ValidName(app); err != nil {
 		return err
@@ -50,7 +51,7 @@ func (d *Deployer) again(ctx context.Context, live *Record, by Actor, out io.Wri
 // restore moves the app's parts back, and returns what was live and is to run,
 // nil for nothing.
 func (d *Deployer) restore(ctx context.Context, app, from string) (live *Record, err error) {
-	leave, err := d.turn(ctx, app, "bringing it back")
+	leave, err := d.turnOfAny(ctx, app, "bringing it back")
 	if err != nil {
 		return nil, err
 	}
@@ -59,14 +60,20 @@ func (d *Deployer) restore(ctx context.Context, app, from string) (live *Record,
 	if err != nil {
 		return nil, err
 	}
-	if isThere(file) {
+	l := d.layout(app)
+	var x putAwayApp
+	if l.isDestroying() {
+		// A destroy, or the like of this, that failed half way.
+		u, err := l.destruction()
+		if err != nil || u == nil || u.Purge || from != "" && from != u.Stamp {
+			return nil, errors.Join(err, d.spared(app))
+		}
+		x.Stamp = u.Stamp
+	} else if isThere(file) {
 		return nil, &RefusedError{Reason: fmt.Sprintf("app %q exists already", app), Hint: "its file is " + file}
-	}
-	x, err := d.findDestroyed(app, from)
-	if err != nil {
+	} else if x, err = d.findDestroyed(app, from); err != nil {
 		return nil, err
 	}
-	l := d.layout(app)
 	moves, err := d.movesBack(app, x, file, l)
 	if err != nil {
 		return nil, err
@@ -85,19 +92,23 @@ func (d *Deployer) restore(ctx context.Context, app, from string) (live *Record,
 	rec, liveErr := kept.live()
 	// A stopped app answers with its page again once it is started.
 	idle := rec != nil && (kept.isStopped() || rec.Plan != nil && !rec.Plan.runs())
-	if err := d.mayComeBack(app, moves, rec, idle); err != nil {
+	where := file
+	for _, m := range moves {
+		if m.to == file {
+			where = m.from
+		}
+	}
+	if err := d.mayComeBack(app, where, file, rec, idle); err != nil {
 		return nil, err
 	}
 	for _, m := range moves {
-		if m.to == l.dir {
-			// What a next start would finish.
-			if err := d.files.Remove("restore-app", filepath.Join(m.from, destructionName)); err != nil {
-				return nil, err
-			}
-		}
 		if err := d.files.Rename("restore-app", m.from, m.to); err != nil {
 			return nil, fmt.Errorf("bringing %q back: %w\nthe rest of it is untouched; mend that and try again", m.to, err)
 		}
+	}
+	// Until now a next start would have put all away again.
+	if err := d.files.Remove("restore-app", filepath.Join(l.dir, destructionName)); err != nil {
+		return nil, fmt.Errorf("bringing %q back: %w\nall of it is there; mend that and try again", app, err)
 	}
 	if errors.Is(liveErr, os.ErrNotExist) {
 		return nil, nil
@@ -138,7 +149,9 @@ func (d *Deployer) findDestroyed(app, from string) (putAwayApp, error) {
 // move is a part of a destroyed app on its way back.
 type move struct{ from, to string }
 
-// movesBack are the parts that are put away, the app's file last.
+// movesBack are the parts that are put away: the app's directory first, with the
+// plan of its destroy in it, which keeps all else out until they are back, and the
+// app's file last.
 func (d *Deployer) movesBack(app string, x putAwayApp, file string, l layout) ([]move, error) {
 	places := []string{d.Repositories.Path(app), filepath.Join(d.site.Paths.Logs, app), filepath.Join(d.site.Paths.Data, app)}
 	places = append(places, d.keyPlaces(app)...)
@@ -149,14 +162,16 @@ func (d *Deployer) movesBack(app string, x putAwayApp, file string, l layout) ([
 		}
 		return to
 	}
+	places = append([]string{l.dir}, places...)
 	// What the destroy itself noted: configuration may say otherwise today.
-	if data, err := os.ReadFile(filepath.Join(away(l.dir), destructionName)); err == nil {
-		var u destruction
-		if json.Unmarshal(data, &u) == nil && u.App == app {
-			places = append(places, u.Places...)
+	for _, dir := range []string{away(l.dir), l.dir} {
+		if data, err := os.ReadFile(filepath.Join(dir, destructionName)); err == nil {
+			var u destruction
+			if json.Unmarshal(data, &u) == nil && u.App == app {
+				places = append(places, u.Places...)
+			}
 		}
 	}
-	places = append(places, l.dir)
 	var moves []move
 	for _, place := range append(places, file) {
 		from := away(place)
@@ -168,6 +183,9 @@ func (d *Deployer) movesBack(app string, x putAwayApp, file string, l layout) ([
 		}
 		moves = append(moves, move{from, place})
 	}
+	if isThere(file) {
+		return moves, nil
+	}
 	if !isThere(away(file)) {
 		return nil, &RefusedError{Reason: fmt.Sprintf("of %q no file of the app is kept", x.Stamp), Hint: "make the app anew, create " + app + ", and copy what you need"}
 	}
@@ -177,20 +195,18 @@ func (d *Deployer) movesBack(app string, x putAwayApp, file string, l layout) ([
 // mayComeBack tells of another app that has taken its place on the web meanwhile:
 // the one that its file names, and that of its record where it is idle, for what
 // runs is started with the file's. A file with mistakes in it is told of by whatever
-// is done next. The caller holds the web server's lock.
-func (d *Deployer) mayComeBack(app string, moves []move, rec *Record, idle bool) error {
+// is done next. The file lies at where. The caller holds the web server's lock.
+func (d *Deployer) mayComeBack(app, where, file string, rec *Record, idle bool) error {
 	if idle {
 		if err := d.checkClaims(app, rec.Domains, rec.URLPrefix); err != nil {
 			return err
 		}
 	}
-	file := moves[len(moves)-1]
-	read := file.from
 	// An operator's link leads somewhere from where it was, not from where it is.
-	if target, err := os.Readlink(file.from); err == nil && !filepath.IsAbs(target) {
-		read = filepath.Join(filepath.Dir(file.to), target)
+	if target, err := os.Readlink(where); err == nil && !filepath.IsAbs(target) {
+		where = filepath.Join(filepath.Dir(file), target)
 	}
-	data, err := os.ReadFile(read)
+	data, err := os.ReadFile(where)
 	if err != nil {
 		return err
 	}

@@ -265,3 +265,46 @@ func TestDestroyCutOffBeforeTheReload(t *testing.T) {
 		t.Errorf("%s is left", mark)
 	}
 }
+
+// TestRestoreCutOff: a crash at the last step of create --from left an app that
+// served without its file, and could neither be pushed to nor brought back.
+func TestRestoreCutOff(t *testing.T) {
+	w := newDoomedWorld(t, buildFailpoints(t))
+	w.alive("v0")
+	w.must("destroy", "blog", "--force")
+	moves := w.steps("restore-app", func() { w.must("create", "blog", "--from") })
+	if len(moves) < 6 {
+		t.Fatalf("it renames only at %v", moves)
+	}
+	for k, at := range moves {
+		text := "v" + strconv.Itoa(k+1)
+		w.alive(text)
+		w.must("destroy", "blog", "--force")
+		w.step("killed at %s", at)
+		w.arm("kill", at)
+		w.scotch("create", "blog", "--from")
+		if !w.died(5 * time.Second) {
+			t.Fatalf("it was not killed at %s", at)
+		}
+		w.again()
+		if err := w.nothingOf("blog"); err != nil {
+			t.Error(err)
+		}
+		w.step("fails at %s", at)
+		w.arm("fail", at)
+		w.refuses("again", "create", "blog", "--from")
+		w.disarm()
+		if k > 0 {
+			w.refuses("create blog --from", "create", "blog")
+			w.p.commit("", "not "+text, nil)
+			if out, status := w.p.push(); status == 0 || !strings.Contains(out, "create blog --from") {
+				t.Errorf("a push exits with %d:\n%s", status, out)
+			}
+		}
+		w.must("create", "blog", "--from")
+		w.answersWith(text)
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+}
