@@ -166,7 +166,9 @@ func (d *Deployer) publish(ctx context.Context, rec *Record, files []File, old *
 	}
 	if off(d.WebServer) != nil {
 		p.what = p.unpublished()
-		d.reloaded()
+		if len(p.order) > 0 {
+			d.reloaded()
+		}
 		return p, nil
 	}
 	if len(p.order) == 0 {
@@ -185,7 +187,7 @@ func (p *publication) turn(ctx context.Context, files []File) (*publication, err
 	q := &publication{d: p.d, before: map[string][]byte{}, modes: map[string]fs.FileMode{}}
 	for _, f := range files {
 		if err := q.put(f); err != nil {
-			return nil, errors.Join(err, q.restore())
+			return nil, errors.Join(err, q.undo(ctx))
 		}
 	}
 	if len(q.order) == 0 {
@@ -243,6 +245,9 @@ func (d *Deployer) reloadMark() string { return filepath.Join(d.site.Paths.Run, 
 func (d *Deployer) toReload() error {
 	if isThere(d.reloadMark()) {
 		return nil
+	}
+	if err := d.files.MkdirAll("make-run-directory", d.site.Paths.Run, d.site.DirMode); err != nil {
+		return err
 	}
 	return d.files.Write("mark-reload", d.reloadMark(), []byte("{}\n"), 0o600)
 }
