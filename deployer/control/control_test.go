@@ -107,11 +107,12 @@ func TestTerminal(t *testing.T) {
 		if _, err := io.ReadFull(in, line); err != nil {
 			t.Error(err)
 		}
-		second := <-term.Sizes
+		// In this order: what is typed may overtake the size.
 		rest, err := io.ReadAll(in)
 		if err != nil {
 			t.Error(err)
 		}
+		second := <-term.Sizes
 		fmt.Fprintf(out, "%s %d %d %q %d %q", term.Name, first.Row, first.Col, line, second.Row, rest)
 		return 5
 	})
