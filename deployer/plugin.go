@@ -308,6 +308,7 @@ type WebServer interface {
 	// Base returns the files that serve no app in particular.
 	Base() ([]File, error)
 	// Test returns the command that checks all configuration, ours and others'.
+	// All deploys stand behind it: it has a Timeout.
 	Test() Command
 	// Reload makes the server read its configuration and returns when every
 	// worker answers by it.
