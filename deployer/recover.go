@@ -35,6 +35,7 @@ func (d *Deployer) Start(ctx context.Context) error {
 	}
 	unfinished := d.unfinishedDestroys()
 	names = slices.DeleteFunc(names, func(n string) bool { return unfinished[n] != nil })
+	lives, keep := d.lives(names)
 	for _, n := range names {
 		if l := d.layout(n); isThere(l.stopped()) && !l.isStopped() {
 			if err := d.files.Remove("start-app", l.stopped()); err != nil {
@@ -42,7 +43,6 @@ func (d *Deployer) Start(ctx context.Context) error {
 			}
 		}
 	}
-	lives, keep := d.lives(names)
 	adopted, strangers, unknown := d.adopt(names, lives)
 	for _, a := range slices.Concat(adopted, strangers, unknown) {
 		keep = append(keep, a.rec.Plan.Process.Record)
