@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"scotch/config"
@@ -130,6 +133,14 @@ func cut(s string, most int) string {
 // Main is the program as a reader: it answers the question on in. It returns its
 // exit status.
 func Main(in io.Reader, out, errs io.Writer) int {
+	// By itself a program in Go takes no notice of it (os/signal), and would go on
+	// until the hard limit.
+	late := make(chan os.Signal, 1)
+	signal.Notify(late, syscall.SIGXCPU)
+	go func() {
+		<-late
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}()
 	var q question
 	if err := json.NewDecoder(in).Decode(&q); err != nil {
 		fmt.Fprintf(errs, "scotch %s reads a source for the server: %v\n", Arg, err)

@@ -15,7 +15,8 @@ import (
 	"scotch/deployer/python"
 )
 
-// reading is a toolchain that reads as the server's does, with less patience.
+// reading is a toolchain that reads as the server does, with less patience. The race
+// detector takes some hundred megabytes for itself.
 func reading(t *testing.T) *python.Toolchain {
 	t.Helper()
 	self, err := os.Executable()
@@ -23,7 +24,7 @@ func reading(t *testing.T) *python.Toolchain {
 		t.Fatal(err)
 	}
 	return python.New(direct.New(t.TempDir(), direct.Options{Terminate: time.Second}), python.Options{
-		Path: os.Getenv("PATH"), Reader: []string{self, python.Arg}, ReaderLimits: deployer.ProcessLimits{Memory: 256 << 20, CPU: 2 * time.Second},
+		Path: os.Getenv("PATH"), Reader: []string{self, python.Arg}, ReaderLimits: deployer.ProcessLimits{Memory: 1 << 30, CPU: 2 * time.Second},
 	})
 }
 
@@ -112,7 +113,7 @@ func TestReaderSaysTheSame(t *testing.T) {
 		tree(t, "app.py", "async def app(scope, receive, send): pass\n"),
 		tree(t, "below/app.py", "def app(environ, start_response): pass\n"),
 		tree(t, "pyproject.toml", "[project]\nname = 'x'\nrequires-python = '>=3.8,!=3.9.*'\ndependencies = ['idna==3.10']\n"),
-		tree(t, "Pipfile.lock", `{"_meta": {"sources": [{"name": "pypi", "url": "https://index.example/simple"}]}, "default": {"idna": {"version": "==3.10", "hashes": ["sha256:`+strings.Repeat("0", 64)+`"]}}}`),
+		tree(t, "Pipfile.lock", `{"_meta": {"pipfile-spec": 6, "sources": [{"name": "pypi", "url": "https://index.example/simple"}]}, "default": {"idna": {"version": "==3.10", "hashes": ["sha256:`+strings.Repeat("0", 64)+`"]}}}`),
 	} {
 		in, err := tc.Interpreter(t.Context(), app, dir)
 		in2, err2 := own.Interpreter(t.Context(), app, dir)
