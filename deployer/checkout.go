@@ -29,6 +29,16 @@ func (op *operation) checkout(ctx context.Context, c Commit, clean bool) (*confi
 	if err != nil {
 		return nil, nil, err
 	}
+	if t, ok := op.d.Toolchain.(Preparer); ok {
+		done := t.Prepare(ctx, op.app)
+		defer func() { // its end is nobody's to wait for, but the server's
+			op.d.watchers.Add(1)
+			go func() {
+				defer op.d.watchers.Done()
+				done()
+			}()
+		}()
+	}
 	rec := &Record{
 		App: op.app, Instance: op.id, Dir: op.dir, Commit: c.ID, Subject: c.Subject,
 		By: op.by.Name, Why: op.what, Started: op.started, Root: a.Root, Grace: a.Timeout,

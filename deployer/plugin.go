@@ -173,6 +173,13 @@ type Toolchain interface {
 	EntryPoint(ctx context.Context, app *config.App, src string) (EntryPoint, error)
 }
 
+// Preparer is an extra ability of a Toolchain: what it needs to read an app's source
+// is started before the source is there.
+type Preparer interface {
+	// Prepare is for one operation on the app, which ends it by done, or by ctx.
+	Prepare(ctx context.Context, app string) (done func())
+}
+
 // Checker is an extra ability of a Toolchain: it tells whether an interpreter is
 // still the one that a virtualenv was made with.
 type Checker interface {

@@ -28,7 +28,8 @@ const Arg = "read-source"
 const (
 	readerMemory = 1 << 30          // bytes that it may write to
 	readerCPU    = 20 * time.Second // of processor time
-	readerTime   = 2 * time.Minute
+	readerTime   = 2 * time.Minute  // for one question
+	readerEnd    = 2 * time.Second  // to end by itself
 	// maxAnswer bounds what a reader says: a lock file's list, with its hashes.
 	maxAnswer = 64 << 20
 	// maxName bounds each part of an entry point.
@@ -130,8 +131,8 @@ func cut(s string, most int) string {
 	return s[:most] + " …"
 }
 
-// Main is the program as a reader: it answers the question on in. It returns its
-// exit status.
+// Main is the program as a reader: it answers the questions on in, a line each, until
+// its end. It returns its exit status.
 func Main(in io.Reader, out, errs io.Writer) int {
 	// By itself a program in Go takes no notice of it (os/signal), and would go on
 	// until the hard limit.
@@ -141,52 +142,72 @@ func Main(in io.Reader, out, errs io.Writer) int {
 		<-late
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}()
-	var q question
-	if err := json.NewDecoder(in).Decode(&q); err != nil {
-		fmt.Fprintf(errs, "scotch %s reads a source for the server: %v\n", Arg, err)
-		return 2
+	questions, answers := json.NewDecoder(in), json.NewEncoder(out)
+	for {
+		var q question
+		switch err := questions.Decode(&q); {
+		case errors.Is(err, io.EOF):
+			return 0
+		case err != nil:
+			fmt.Fprintf(errs, "scotch %s reads a source for the server: %v\n", Arg, err)
+			return 2
+		}
+		if err := answers.Encode(answerTo(q)); err != nil {
+			fmt.Fprintln(errs, err)
+			return 1
+		}
 	}
-	if err := json.NewEncoder(out).Encode(answerTo(q)); err != nil {
-		fmt.Fprintln(errs, err)
-		return 1
+}
+
+// Prepare implements deployer.Preparer: it starts the reader of one operation, so that
+// nobody waits for its start.
+func (t *Toolchain) Prepare(ctx context.Context, app string) (done func()) {
+	if t.opts.Reader == nil {
+		return func() {}
 	}
-	return 0
+	r := t.startReader(ctx)
+	t.mu.Lock()
+	t.readers[app] = r
+	t.mu.Unlock()
+	return func() {
+		t.mu.Lock()
+		if t.readers[app] == r {
+			delete(t.readers, app)
+		}
+		t.mu.Unlock()
+		r.close()
+	}
 }
 
 // askReader has a source read. A source that can't be read within the limits is an error
 // of whoever pushed it.
 func (t *Toolchain) askReader(ctx context.Context, app *config.App, q question) (answer, error) {
 	q.App = factsOf(app)
-	var a answer
 	if t.opts.Reader == nil {
-		a = answerTo(q)
-	} else {
-		asked, err := json.Marshal(q)
-		if err != nil {
-			return answer{}, err
-		}
-		limits := t.opts.ReaderLimits
-		var out, errs bytes.Buffer
-		said := &limited{w: &out, left: maxAnswer}
-		err = t.run.Run(ctx, deployer.Command{
-			Args: t.opts.Reader, Dir: "/",
-			// GOMEMLIMIT (https://pkg.go.dev/runtime): garbage goes before the limit does.
-			Env:   []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "GOTRACEBACK=none", fmt.Sprintf("GOMEMLIMIT=%d", limits.Memory*3/4)},
-			Stdin: bytes.NewReader(asked), Stdout: said, Stderr: &limited{w: &errs, left: 4 << 10},
-			Timeout: readerTime, Each: limits,
-		})
-		switch {
-		case ctx.Err() != nil:
-			return answer{}, context.Cause(ctx)
-		case err != nil:
-			return answer{}, tooIntricate(q, limits, err, errs.String())
-		case said.left == 0:
-			return answer{}, fmt.Errorf("what the source says of %s is more than %d MB", q.About, maxAnswer>>20)
-		}
-		if err := json.Unmarshal(out.Bytes(), &a); err != nil {
-			return answer{}, fmt.Errorf("looking in the source for %s: %w", q.About, err)
-		}
+		return answerTo(q).orError()
 	}
+	t.mu.Lock()
+	r := t.readers[app.Name]
+	delete(t.readers, app.Name) // nobody else asks it meanwhile
+	t.mu.Unlock()
+	if r == nil || r.hasEnded() {
+		r = t.startReader(ctx)
+		defer r.close()
+	} else {
+		defer func() {
+			t.mu.Lock()
+			t.readers[app.Name] = r
+			t.mu.Unlock()
+		}()
+	}
+	a, err := r.ask(ctx, q)
+	if err != nil {
+		return answer{}, err
+	}
+	return a.orError()
+}
+
+func (a answer) orError() (answer, error) {
 	switch {
 	case a.None != nil:
 		return answer{}, a.None
@@ -194,6 +215,109 @@ func (t *Toolchain) askReader(ctx context.Context, app *config.App, q question) 
 		return answer{}, errors.New(a.Complaint)
 	}
 	return a, nil
+}
+
+// reader is a process that reads sources.
+type reader struct {
+	limits  deployer.ProcessLimits
+	asked   *io.PipeWriter
+	answers chan []byte // a line for each question
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when it has, with err and said set before
+	err     error
+	said    bytes.Buffer // on its standard error
+
+	buf  bytes.Buffer // of an answer that is not whole
+	more bool         // the answer was too long
+}
+
+// startReader starts one. The caller closes it.
+func (t *Toolchain) startReader(ctx context.Context) *reader {
+	ctx, cancel := context.WithCancel(ctx)
+	in, asked := io.Pipe()
+	r := &reader{limits: t.opts.ReaderLimits, asked: asked, answers: make(chan []byte, 1), cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		r.err = t.run.Run(ctx, deployer.Command{
+			Args: t.opts.Reader, Dir: "/",
+			// GOMEMLIMIT (https://pkg.go.dev/runtime): garbage goes before the limit does.
+			Env:   []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "GOTRACEBACK=none", fmt.Sprintf("GOMEMLIMIT=%d", r.limits.Memory*3/4)},
+			Stdin: in, Stdout: r, Stderr: &limited{w: &r.said, left: 4 << 10}, Each: r.limits,
+		})
+		in.CloseWithError(io.ErrClosedPipe) // who asks now is not read
+	}()
+	return r
+}
+
+// close ends it, and returns when it has.
+func (r *reader) close() {
+	r.asked.Close()
+	late := time.NewTimer(readerEnd)
+	defer late.Stop()
+	select {
+	case <-r.ended:
+	case <-late.C:
+	}
+	r.cancel()
+	<-r.ended
+}
+
+func (r *reader) hasEnded() bool {
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Write gets what it answers.
+func (r *reader) Write(p []byte) (int, error) {
+	if r.buf.Len()+len(p) > maxAnswer {
+		r.more = true
+		r.cancel()
+		return 0, io.ErrShortWrite
+	}
+	r.buf.Write(p)
+	if i := bytes.IndexByte(r.buf.Bytes(), '\n'); i >= 0 {
+		select {
+		case r.answers <- bytes.Clone(r.buf.Next(i + 1)):
+		default: // nobody has asked
+		}
+	}
+	return len(p), nil
+}
+
+func (r *reader) ask(ctx context.Context, q question) (a answer, err error) {
+	asked, err := json.Marshal(q)
+	if err != nil {
+		return a, err
+	}
+	late := time.NewTimer(readerTime)
+	defer late.Stop()
+	r.asked.Write(append(asked, '\n')) // where it has ended that is told below
+	select {
+	case line := <-r.answers:
+		if err := json.Unmarshal(line, &a); err != nil {
+			return a, fmt.Errorf("looking in the source for %s: %w", q.About, err)
+		}
+		return a, nil
+	case <-ctx.Done():
+		return a, context.Cause(ctx)
+	case <-late.C:
+		r.cancel()
+		return a, tooIntricate(q, r.limits, &deployer.TimeoutError{}, "")
+	case <-r.ended:
+	}
+	switch {
+	case ctx.Err() != nil:
+		return a, context.Cause(ctx)
+	case r.more:
+		return a, fmt.Errorf("what the source says of %s is more than %d MB", q.About, maxAnswer>>20)
+	case r.err == nil:
+		r.err = errors.New("it has ended")
+	}
+	return a, tooIntricate(q, r.limits, r.err, r.said.String())
 }
 
 // tooIntricate says what a reader's end means.

@@ -72,8 +72,9 @@ type Toolchain struct {
 	run  deployer.Runner
 	opts Options
 
-	mu     sync.Mutex
-	probes map[probeKey]probe
+	mu      sync.Mutex
+	probes  map[probeKey]probe
+	readers map[string]*reader // prepared, by app
 
 	downloading sync.Mutex // held while uv downloads an interpreter
 
@@ -97,7 +98,7 @@ func New(run deployer.Runner, opts Options) *Toolchain {
 	if opts.CertFile == "" {
 		opts.CertFile = debianCerts
 	}
-	return &Toolchain{run: run, opts: opts, probes: map[probeKey]probe{}, looks: map[lookKey]look{}}
+	return &Toolchain{run: run, opts: opts, probes: map[probeKey]probe{}, readers: map[string]*reader{}, looks: map[lookKey]look{}}
 }
 
 // probeKey names one state of one program, as one user finds it.
