@@ -50,6 +50,13 @@ func Edit(file string, data []byte, changes []Change) ([]byte, error) {
 	if len(changes) > MaxChanges {
 		return nil, fmt.Errorf("these are %d changes, and at most %d are made at once", len(changes), MaxChanges)
 	}
+	lines := bytes.Count(data, []byte("\n"))
+	for _, c := range changes {
+		lines += strings.Count(c.Value, "\n") + 1
+	}
+	if len(changes) > 1 && len(changes)*lines > maxWork {
+		return nil, fmt.Errorf("these are %d changes of %d lines, which is too much at once\nmake them one by one", len(changes), lines)
+	}
 	want, errs := parse(file, data)
 	if err := errs.err(); err != nil {
 		return nil, fmt.Errorf("the file has errors of its own\n%w", err)
@@ -89,6 +96,9 @@ func Edit(file string, data []byte, changes []Change) ([]byte, error) {
 
 // MaxChanges bounds the changes of one Edit: each reads the text anew.
 const MaxChanges = 500
+
+// maxWork bounds the lines that one Edit looks at.
+const maxWork = 2_000_000
 
 // Absent are the changes that remove a key which the text does not have.
 func Absent(data []byte, changes []Change) []Change {

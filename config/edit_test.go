@@ -223,3 +223,25 @@ func TestManyUnknownReferences(t *testing.T) {
 		t.Errorf("%.200v", err)
 	}
 }
+
+// A value of many lines and many other changes were minutes of work; a source may have
+// thousands of unknown keys behind a value of thousands of lines.
+func TestMuchToLookAt(t *testing.T) {
+	changes := []Change{{Section: "env", Key: "BIG", Value: strings.Repeat("a\n", 200_000)}}
+	for i := range MaxChanges - 1 {
+		changes = append(changes, Change{Section: "env", Key: fmt.Sprintf("V%d", i), Value: "x"})
+	}
+	if _, err := Edit("a.cfg", []byte("[app]\n"), changes); err == nil || !strings.Contains(err.Error(), "too much at once") {
+		t.Errorf("%.200v", err)
+	}
+	var b strings.Builder
+	b.WriteString("[app]\nworkers = 2\n" + strings.Repeat(" x\n", 60_000))
+	for i := range 4900 {
+		fmt.Fprintf(&b, "q%d = 1\n", i)
+	}
+	b.WriteString("[static]\n")
+	s := mustOpen(t, "", "blog", b.String())
+	if _, err := s.App("blog", AppOptions{}); err == nil || !strings.Contains(err.Error(), " more") {
+		t.Errorf("%d bytes, %.100q … %q", len(err.Error()), err.Error(), err.Error()[max(0, len(err.Error())-300):])
+	}
+}

@@ -180,7 +180,7 @@ func (v *Values) meant(section, name string) string {
 
 // maxCandidates is how many values there may be for a name that is not known to be
 // compared with theirs.
-const maxCandidates = 500
+const maxCandidates = 150
 
 // escape writes text so that it interpolates to itself.
 func escape(s string) string { return strings.ReplaceAll(s, "$", "$$") }

@@ -331,10 +331,14 @@ func (s *schema) named(r ref) (Key, bool) {
 	return k, ok && !k.Any && k.Set != SetNowhere
 }
 
+// maxHints is how many keys that are not known get a hint each.
+const maxHints = 50
+
 // check reports every section and key of a file that is not known, or that must
 // not be set in this layer's files. elsewhere says where a key is set instead.
 func (s *schema) check(d *document, l Layer, elsewhere func(entry, Key) string) Errors {
 	var errs Errors
+	unknown := 0
 	for _, h := range d.sections {
 		if h.name == defaultSection || slices.Contains(s.sections, h.name) {
 			continue
@@ -358,9 +362,12 @@ func (s *schema) check(d *document, l Layer, elsewhere func(entry, Key) string) 
 			bad.Hint = "write the value where it is used"
 		case !known:
 			bad.Problem = "there is no such key"
-			bad.Hint = cmp.Or(s.swallowed(d, e), retired(e.section, e.key))
-			if bad.Hint == "" {
-				bad.Hint = s.nearest(e.section, e.key)
+			// A file that was pushed may have thousands of them.
+			if unknown++; unknown <= maxHints {
+				bad.Hint = cmp.Or(s.swallowed(d, e), retired(e.section, e.key))
+				if bad.Hint == "" {
+					bad.Hint = s.nearest(e.section, e.key)
+				}
 			}
 		case k.Set == SetNowhere:
 			bad.Problem = "is filled in by scotch and can't be set"

@@ -29,6 +29,14 @@ type attempt struct {
 // maxWhy bounds the reason of one: it may hold words of the app's.
 const maxWhy = 1000
 
+// inShort is the first line of a reason, as far as it is kept and told.
+func inShort(s string) string {
+	if s = FirstLine(s); len(s) > maxWhy {
+		s = strings.ToValidUTF8(s[:maxWhy], "") + " …"
+	}
+	return s
+}
+
 func (l layout) attemptsFile() string { return filepath.Join(l.dir, "attempts.json") }
 
 // attempts reads the failed deploys since the newest release, the newest first.
@@ -62,9 +70,7 @@ func (op *operation) noteAttempt(failure error) {
 	if stage, ok := errors.AsType[*StageError](failure); ok {
 		a.Stage, a.Why = stage.Stage, stage.Err.Error()
 	}
-	if a.Why = FirstLine(a.Why); len(a.Why) > maxWhy {
-		a.Why = strings.ToValidUTF8(a.Why[:maxWhy], "") + " …"
-	}
+	a.Why = inShort(a.Why)
 	op.d.listAttempt(op.app, op.l, a)
 }
 
@@ -137,12 +143,16 @@ func (d *Deployer) noteInterrupted(app string, l layout, id string) {
 	if b.Released {
 		b.Why += "; changes that the release command made to the database remain"
 	}
+	next := "push again"
+	if a, err := d.app(app); err == nil {
+		next = again(a)
+	}
 	path := filepath.Join(l.instance(id), "deploy.log")
 	if fi, err := os.Stat(path); err == nil {
 		b.Took = max(0, fi.ModTime().Sub(b.When))
 	}
 	if log, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0); err == nil {
-		NewReport(log).Fail(app, &StageError{b.Stage, fmt.Errorf("%s\npush again, or: %s deploy %s", b.Why, d.SSH, app)})
+		NewReport(log).Fail(app, &StageError{b.Stage, fmt.Errorf("%s\n%s", b.Why, next)})
 		log.Close()
 	}
 	d.log.WithField("app", app).Warnf("a deploy of %s in %s: %s", short(b.Commit), b.Stage, b.Why)

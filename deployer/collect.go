@@ -223,7 +223,7 @@ func (c *collectOutput) line(s string) {
 		}
 	}
 	if strings.TrimSpace(s) != "" && len(c.before) < 1000 {
-		c.before = append(c.before, s)
+		c.before = append(c.before, s[:min(len(s), 1000)])
 	}
 }
 

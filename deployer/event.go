@@ -82,7 +82,7 @@ func (op *operation) tellEnd(ctx context.Context, was *Record, err error) {
 	}
 	if err != nil {
 		e := op.event(EventFailed, was)
-		e.Reason = FirstLine(err.Error())
+		e.Reason = inShort(err.Error())
 		e.Cancelled = errors.As(context.Cause(ctx), new(*cancelledError))
 		op.d.observe(e)
 		return

@@ -19,10 +19,16 @@ type Report struct {
 	out io.Writer
 }
 
+// maxReported bounds a line of a report, in bytes.
+const maxReported = 64 << 10
+
 // NewReport writes to out.
 func NewReport(out io.Writer) *Report { return &Report{out: out} }
 
 func (r *Report) line(s string) {
+	if len(s) > maxReported { // words of a source or an app may be in it
+		s = strings.ToValidUTF8(s[:maxReported], "") + " …"
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// A reader that is gone must not stop the work: the log has its own error path.

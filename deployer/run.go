@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,12 +40,14 @@ func (d *Deployer) Run(ctx context.Context, o OneOff) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	leave = sync.OnceFunc(leave)
 	defer leave()
 	c, rec, err := d.oneOff(o)
 	if err != nil {
 		return 0, err
 	}
 	err = d.runOneOff(ctx, o, c, rec)
+	leave() // a client that reads nothing of the last words holds nobody up
 	if o.Terminal != nil {
 		o.Terminal.Raw(false)
 	}

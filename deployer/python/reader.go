@@ -31,9 +31,12 @@ const (
 	readerTime   = 2 * time.Minute  // for one question
 	readerEnd    = 2 * time.Second  // to end by itself
 	// maxAnswer bounds what a reader says: a lock file's list, with its hashes.
-	maxAnswer = 64 << 20
-	// maxName bounds each part of an entry point.
-	maxName = 1 << 10
+	maxAnswer = 16 << 20
+	// maxName bounds each part of an entry point, a dependency and a note.
+	maxName   = 1 << 10
+	maxWanted = 200
+	maxNeeds  = 5000
+	maxNotes  = 50
 	// maxReason bounds an error's text.
 	maxReason = 8 << 10
 )
@@ -95,11 +98,18 @@ func answerTo(q question) (a answer) {
 	switch q.About {
 	case aboutInterpreter:
 		var w want
-		if w, err = wanted(q.Source); err == nil {
+		w, err = wanted(q.Source)
+		if err == nil && len(w.text) > maxWanted {
+			err = fmt.Errorf("%s has %d bytes, at most %d say which Python is wanted", w.from, len(w.text), maxWanted)
+		}
+		if err == nil {
 			a.Want = &w
 		}
 	case aboutDependencies:
 		a.Declaration, err = declared(app, q.Source, q.Interpreter)
+		if err == nil {
+			err = a.Declaration.bound()
+		}
 	case aboutEntryPoint:
 		var e deployer.EntryPoint
 		e, err = entryPoint(app, q.App.From, q.Source)
@@ -110,7 +120,7 @@ func answerTo(q question) (a answer) {
 			a.EntryPoint = &e
 		}
 	case aboutAdvice:
-		a.Advice = advise(app, q.Source, q.EntryPoint, q.Packages)
+		a.Advice = shortened(advise(app, q.Source, q.EntryPoint, q.Packages))
 	default:
 		err = fmt.Errorf("nobody can tell %q", q.About)
 	}
@@ -122,6 +132,31 @@ func answerTo(q question) (a answer) {
 		}
 	}
 	return a
+}
+
+// bound keeps what is said of a source from being most of it.
+func (d *declaration) bound() error {
+	if len(d.needs) > maxNeeds {
+		return fmt.Errorf("%s names %d dependencies, at most %d are installed", d.from, len(d.needs), maxNeeds)
+	}
+	for _, n := range d.needs {
+		if len(n) > maxName {
+			return fmt.Errorf("%s: a dependency of %d bytes is none: %q", d.from, len(n), n[:60])
+		}
+	}
+	d.notes, d.mutable = shortened(d.notes), cut(d.mutable, maxName)
+	return nil
+}
+
+// shortened are notes that people read.
+func shortened(notes []string) []string {
+	if len(notes) > maxNotes {
+		notes = append(notes[:maxNotes:maxNotes], "and more")
+	}
+	for i, n := range notes {
+		notes[i] = cut(n, maxName)
+	}
+	return notes
 }
 
 func cut(s string, most int) string {
@@ -278,12 +313,19 @@ func (r *reader) Write(p []byte) (int, error) {
 		r.cancel()
 		return 0, io.ErrShortWrite
 	}
-	r.buf.Write(p)
-	if i := bytes.IndexByte(r.buf.Bytes(), '\n'); i >= 0 {
+	for rest := p; len(rest) > 0; {
+		i := bytes.IndexByte(rest, '\n')
+		if i < 0 {
+			r.buf.Write(rest)
+			break
+		}
+		r.buf.Write(rest[:i])
+		rest = rest[i+1:]
 		select {
-		case r.answers <- bytes.Clone(r.buf.Next(i + 1)):
+		case r.answers <- bytes.Clone(r.buf.Bytes()):
 		default: // nobody has asked
 		}
+		r.buf.Reset()
 	}
 	return len(p), nil
 }

@@ -65,6 +65,10 @@ func TestSourceThatTakesTheServersMemoryOrTime(t *testing.T) {
 			"pyproject.toml": "[tool.poetry]\n[tool.poetry.dependencies]\na='*'\n"}},
 		"settings without an end": {read: entry, files: map[string]string{
 			"manage.py": "os.environ.setdefault('DJANGO_SETTINGS_MODULE', '" + strings.Repeat("a.", 500000) + "a')\n"}},
+		"a version with many clauses": {read: interpreter, files: map[string]string{
+			"pyproject.toml": "[project]\nname='x'\nrequires-python='" + strings.Repeat(">3,", 900000) + ">3'\n"}},
+		"millions of dependencies": {read: depends, files: map[string]string{
+			"pyproject.toml": "[project]\nname='x'\ndependencies=[" + strings.Repeat("'a',", 3000000) + "]\n"}},
 		"a callable of megabytes": {read: entry, files: map[string]string{"Procfile": "web: gunicorn wsgi:" + strings.Repeat("a", 15000000) + "\n"}},
 		"links to one large module": {read: entry,
 			files: map[string]string{"p/m": big},
