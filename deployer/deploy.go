@@ -124,6 +124,9 @@ func (d *Deployer) ConfiguredBranch(app string) (branch string, set bool, err er
 	if err == nil {
 		err = d.spared(app)
 	}
+	if gone, ok := errors.AsType[*fileGoneError](err); ok {
+		err = gone.Refused()
+	}
 	if err != nil {
 		return "", false, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"scotch/config"
 )
@@ -24,6 +25,12 @@ type fileGoneError struct {
 
 func (e *fileGoneError) Error() string {
 	return fmt.Sprintf("the file of app %q is gone, %s, and %s\n%s", e.app, e.file, e.state(), e.next())
+}
+
+// Refused is the error for who pushes.
+func (e *fileGoneError) Refused() *RefusedError {
+	reason, _, _ := strings.Cut(e.Error(), "\n")
+	return &RefusedError{Reason: reason, Hint: e.next()}
 }
 
 // state is what is there of the app all the same.

@@ -139,13 +139,13 @@ func TestPersistStaysInTheData(t *testing.T) {
 	defer data.Close()
 	d := &Deployer{}
 	for _, p := range []string{"media/new", "media/new/deep", "there/db.sqlite3"} {
-		err := d.firstContent(data, p, filepath.Join(source, "media"), uid, gid)
+		err := d.firstContent(data, p, filepath.Join(source, "media"), true, uid, gid)
 		if err == nil || !strings.Contains(err.Error(), "make it by hand, or remove the link") {
 			t.Errorf("%s: %v", p, err)
 		}
 	}
 	// What an operator has put elsewhere is used as it is.
-	if err := d.firstContent(data, "media/has", filepath.Join(source, "media"), uid, gid); err != nil {
+	if err := d.firstContent(data, "media/has", filepath.Join(source, "media"), true, uid, gid); err != nil {
 		t.Error(err)
 	}
 	if entries, _ := os.ReadDir(outside); len(entries) != 1 {
@@ -153,7 +153,7 @@ func TestPersistStaysInTheData(t *testing.T) {
 	}
 
 	for p, from := range map[string]string{"up/media": "media", "db.sqlite3": "db.sqlite3", "empty/dir": "nothing", "none.db": "nothing"} {
-		if err := d.firstContent(data, p, filepath.Join(source, from), uid, gid); err != nil {
+		if err := d.firstContent(data, p, filepath.Join(source, from), filepath.Ext(p) != "", uid, gid); err != nil {
 			t.Errorf("%s: %v", p, err)
 		}
 	}

@@ -53,8 +53,8 @@ func (op *operation) persist(a *config.App, src string) error {
 		if _, err := data.Lstat(p); err != nil {
 			op.newData = true
 		}
-		op.tellLeftBehind(a, data, p, inSource)
-		if err := op.d.firstContent(data, p, inSource, uid, gid); err != nil {
+		isFile := op.tellLeftBehind(a, data, p, inSource) || path.Ext(p) != ""
+		if err := op.d.firstContent(data, p, inSource, isFile, uid, gid); err != nil {
 			return fmt.Errorf("[app] persist: %q in the app's data: %w", p, err)
 		}
 		if err := source.RemoveAll(p); err != nil {
@@ -75,34 +75,38 @@ const lookedAt = 10_000
 
 // tellLeftBehind says of a path that is persistent from this release on what the
 // live release has written there: it lies in that one's source and is not taken
-// over, for the app is writing it still.
-func (op *operation) tellLeftBehind(a *config.App, data *os.Root, p, inSource string) {
+// over, for the app is writing it still. It tells whether a file is there.
+func (op *operation) tellLeftBehind(a *config.App, data *os.Root, p, inSource string) (isFile bool) {
 	if _, err := data.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
-		return
+		return false
 	}
 	live := op.nowLive()
 	if live == nil {
-		return
+		return false
 	}
 	source, err := os.OpenRoot(filepath.Join(live.Source, filepath.FromSlash(live.Root)))
 	if err != nil {
-		return
+		return false
 	}
 	defer source.Close()
 	fi, err := source.Lstat(p)
 	if err != nil || fi.Mode()&fs.ModeSymlink != 0 {
-		return
+		return false
 	}
+	isFile = fi.Mode().IsRegular()
 	if _, err := os.Lstat(inSource); err == nil && !changedSince(source, p, live.First) {
-		return // what the commit has is what the live one has
+		return isFile // what the commit has is what the live one has
 	}
 	from, to := p, filepath.Join(a.DataPath, filepath.FromSlash(p))
 	if fi.IsDir() {
 		from, to = p+"/.", to+"/"
 	}
-	op.report.Note("note: %s is in the data from this release on; what v%d has written there stays in the source of v%d. To take it over, once this one is live and before v%d is no longer kept:",
+	op.report.Note("note: %s is in the data from this release on; what v%d has written there stays in the source of v%d.\nTo take it over, once this one is live and while v%d is kept; what the new release has written there by then is replaced:",
 		p, live.Release, live.Release, live.Release)
-	op.report.Note("  %s run %s --release v%d -- cp -a %s %s", op.d.SSH, op.app, live.Release, from, to)
+	for _, c := range []string{"stop " + op.app, fmt.Sprintf("run %s --release v%d -- cp -a %s %s", op.app, live.Release, from, to), "start " + op.app} {
+		op.report.Note("  %s %s", op.d.SSH, c)
+	}
+	return isFile
 }
 
 // changedSince tells whether something was written below a path of a source.
@@ -123,8 +127,8 @@ func changedSince(source *os.Root, p string, then time.Time) bool {
 
 // firstContent makes what is not there yet of a persist path: a copy of what the
 // commit has (a failed deploy must not have eaten it), else an empty directory
-// where the name looks like one.
-func (d *Deployer) firstContent(data *os.Root, p, inSource string, uid, gid int) error {
+// unless a file is meant.
+func (d *Deployer) firstContent(data *os.Root, p, inSource string, isFile bool, uid, gid int) error {
 	p = path.Clean(p)
 	if _, err := data.Lstat(p); err == nil {
 		return nil // the app's own, as it is
@@ -137,7 +141,7 @@ func (d *Deployer) firstContent(data *os.Root, p, inSource string, uid, gid int)
 	}
 	info, err := os.Lstat(inSource)
 	if errors.Is(err, fs.ErrNotExist) {
-		if path.Ext(p) == "" {
+		if !isFile {
 			return makeData(data, p, uid, gid)
 		}
 		return makeData(data, path.Dir(p), uid, gid)

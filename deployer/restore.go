@@ -140,6 +140,11 @@ func (d *Deployer) findDestroyed(app, from string) (putAwayApp, error) {
 	switch {
 	case len(found) == 0:
 		return putAwayApp{}, &RefusedError{Reason: fmt.Sprintf("nothing is kept of an app %q that was destroyed", app), Hint: "df lists what is; what was destroyed with --purge is gone"}
+	case from == "" && len(found) > 1:
+		return putAwayApp{}, &RefusedError{
+			Reason: fmt.Sprintf("%d apps %q are kept that were destroyed", len(found), app),
+			Hint:   fmt.Sprintf("%s create %s --from=NAME brings one back; kept are %s", d.SSH, app, strings.Join(names, ", ")),
+		}
 	case i < 0:
 		return putAwayApp{}, &RefusedError{Reason: fmt.Sprintf("nothing is kept as %q", from), Hint: "kept are " + strings.Join(names, ", ")}
 	}

@@ -19,6 +19,8 @@ var (
 	unsetVariable = pattern(`UndefinedValueError: (\w+) not found|ImproperlyConfigured: Set the (\w+) environment variable`)
 	// An ASGI app that is called as PEP 3333 has it, with two arguments.
 	noSend = pattern(`^TypeError: \S+\(\) missing (1 required positional argument: |2 required positional arguments: 'receive' and )'send'$`)
+	// Those of SQLite, PostgreSQL and MySQL, by way of Django.
+	noTable = pattern(`OperationalError: no such table: |ProgrammingError: relation "\S+" does not exist|ProgrammingError: \(1146, `)
 	// What Flask (Werkzeug), Bottle and Django say when their own server runs, or can't.
 	ownServer = pattern(`^ ?\* (Running on http|Serving Flask app)|^Bottle v\S+ server starting|^Listening on http://|^Port \d+ is in use by another program|^Starting development server at http`)
 )
@@ -33,6 +35,9 @@ func (t *Toolchain) Diagnose(f deployer.Failure) string {
 		}
 		if noSend().MatchString(l) {
 			return asgiError(f.EntryPoint.String()).Error()
+		}
+		if f.EntryPoint.Framework == "Django" && noTable().MatchString(l) {
+			return fmt.Sprintf("its database lacks a table: have each release make them, in scotch.cfg, and %s:\n  [app]\n  release = python manage.py migrate --noinput", f.Again)
 		}
 		name := ""
 		if m := keyError().FindStringSubmatch(l); m != nil && slices.ContainsFunc(f.Lines[max(0, i-6):i], environ().MatchString) {

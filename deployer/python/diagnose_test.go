@@ -163,6 +163,9 @@ func TestAdviseOfAProcfile(t *testing.T) {
 		{"gunicorn --chdir web server:app", "names no module that scotch can tell; what runs is server:app"},
 		{"uwsgi uwsgi.ini", "names no module that scotch can tell"},
 		{"gunicorn server:app", ""},
+		{"exec python -m gunicorn server:app", ""},
+		{"cd web && gunicorn server:app", "changes its directory first, which is [app] root here; what runs is server:app"},
+		{"touch x && X=1 gunicorn server:app", "not used: touch, x, X=1"},
 		{"gunicorn 'server:app'", ""},
 		{"gunicorn --workers 2 -t 60 --threads=4 server:app", ""}, // as it is anyway
 		{"gunicorn --workers 3 --timeout 120 --bind 0.0.0.0:$PORT server:app", "of the Procfile's web line the entry point is used, and uWSGI runs it; not used: --workers, --timeout, --bind\nwhat says the same, in apps-enabled/blog.cfg on the server:\n  [app]\n  workers = 3\n  timeout = 120"},

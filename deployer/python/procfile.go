@@ -25,6 +25,7 @@ type web struct {
 	line   string
 	server string   // that scotch knows, "" for anything else
 	args   []string // of the server
+	before []string // what stands before it
 }
 
 // asgiServers run apps that scotch does not.
@@ -47,7 +48,7 @@ func (f *finder) web() (w web, ok bool) {
 	}
 	for i, word := range words {
 		if name := path.Base(word); name == "gunicorn" || name == "uwsgi" || slices.Contains(asgiServers[:], name) {
-			w.server, w.args = name, words[i+1:]
+			w.server, w.args, w.before = name, words[i+1:], words[:i]
 			break
 		}
 	}
@@ -59,6 +60,8 @@ func (f *finder) web() (w web, ok bool) {
 func (f *finder) procfile() (deployer.EntryPoint, bool, error) {
 	w, _ := f.web()
 	switch {
+	case slices.Contains(w.before, "cd") && w.server != "":
+		// Which module is meant depends on a directory that nobody goes to here.
 	case w.server == "gunicorn":
 		return f.gunicorn(w.args)
 	case w.server == "uwsgi":
@@ -77,6 +80,8 @@ func (w web) passedOver() string {
 	}
 	why := "starts no Python server that scotch knows (gunicorn, uwsgi)"
 	switch {
+	case slices.Contains(w.before, "cd"):
+		why = "changes its directory first, which is [app] root here"
 	case slices.Contains(asgiServers[:], w.server), w.server == "gunicorn" && workerASGI(w.args):
 		why = "starts an ASGI server, and scotch runs WSGI apps"
 	case w.server != "":
@@ -110,6 +115,11 @@ func (f *finder) adviseWeb(app *config.App, e deployer.EntryPoint) []string {
 	}
 	now := map[string]string{"workers": strconv.Itoa(app.Workers), "threads": strconv.Itoa(app.Threads), "timeout": strconv.Itoa(int(app.Timeout / time.Second))}
 	var unused, keys []string
+	for _, word := range w.before {
+		if !slices.Contains([]string{"exec", "env", "python", "python3", "-m", "poetry", "pipenv", "uv", "run", "&&"}, word) {
+			unused = append(unused, word)
+		}
+	}
 	for i, a := range w.args {
 		name, value, _ := strings.Cut(a, "=")
 		if len(a) < 2 || a[0] != '-' || w.server == "uwsgi" && slices.Contains(uwsgiModule[:], name) {

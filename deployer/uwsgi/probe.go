@@ -63,11 +63,17 @@ func failed(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("%s: it takes too long: %w", what, err)
+			return &lateError{what}
 		}
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
+
+// lateError is a request that was given up.
+type lateError struct{ what string }
+
+func (e *lateError) Error() string        { return e.what + ": it takes too long" }
+func (e *lateError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // statusOf reads "HTTP/1.1 200 OK".
 func statusOf(line string) (int, bool) {
