@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +53,7 @@ func (op *operation) rollback(ctx context.Context, n int, hold string) (Result, 
 	if err != nil {
 		return Result{}, err
 	}
+	op.tellPersist(live, target)
 	if hold != "" {
 		// Before the switch: nothing may be deployed between the two, also where the
 		// server does not live to say so.
@@ -135,6 +138,30 @@ func (op *operation) tellDifferences(target *Record) {
 	}
 	if !slices.Equal(target.Domains, today.Domains) || target.URLPrefix != today.URLPrefix {
 		op.report.Note("as they are today, not as in v%d: domains and url_prefix", target.Release)
+	}
+}
+
+// tellPersist names the paths that the one release has in the data and the other in a
+// source of its own: what was written there meanwhile is not what the target shows.
+func (op *operation) tellPersist(live, target *Record) {
+	var paths []string
+	for _, rec := range []*Record{live, target} {
+		if a, err := op.d.configureTree(rec, config.AppOptions{}); err == nil {
+			paths = append(paths, a.Persist...)
+		}
+	}
+	slices.Sort(paths)
+	inData := func(rec *Record, p string) bool {
+		fi, err := os.Lstat(filepath.Join(rec.Source, filepath.FromSlash(rec.Root), filepath.FromSlash(p)))
+		return err == nil && fi.Mode()&os.ModeSymlink != 0
+	}
+	for _, p := range slices.Compact(paths) {
+		switch now, then := inData(live, p), inData(target, p); {
+		case now && !then:
+			op.report.Note("note: v%d has %s in its own source, as it was there; that of v%d stays in the data", target.Release, p, live.Release)
+		case then && !now:
+			op.report.Note("note: v%d has %s in the data; that of v%d stays in its own source", target.Release, p, live.Release)
+		}
 	}
 }
 
