@@ -6,7 +6,9 @@ import (
 	"io"
 	"strings"
 
+	gogit "github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/storer"
 
 	"scotch/config"
 	"scotch/deployer"
@@ -88,10 +90,33 @@ func (g *Git) find(ctx context.Context, app *config.App, under, ref string) (str
 	if shortName().MatchString(ref) {
 		return g.peel(ctx, app.Name, strings.ToLower(ref), ref)
 	}
-	return "", notFound(app, ref, names)
+	return "", notFound(app, ref, names, onlyBranch(r))
 }
 
-func notFound(app *config.App, ref string, names []string) error {
+// onlyBranch is the one branch that a repository has, "" for none and for several.
+func onlyBranch(r *gogit.Repository) string {
+	all, err := r.Branches()
+	if err != nil {
+		return ""
+	}
+	defer all.Close()
+	only, n := "", 0
+	all.ForEach(func(ref *plumbing.Reference) error {
+		only = ref.Name().Short()
+		if n++; n > 1 {
+			return storer.ErrStop
+		}
+		return nil
+	})
+	if n != 1 {
+		return ""
+	}
+	return only
+}
+
+// notFound says so, and where the repository has one branch alone, only, how that is
+// deployed.
+func notFound(app *config.App, ref string, names []string, only string) error {
 	where := fmt.Sprintf("the repository of %q", app.Name)
 	branch, asked := strings.CutPrefix(ref, "refs/heads/")
 	if ref == "" {
@@ -100,6 +125,9 @@ func notFound(app *config.App, ref string, names []string) error {
 	switch {
 	case app.Source == "" && asked:
 		next := "push it first: git push REMOTE " + deployer.Neutral(branch)
+		if name := deployer.Neutral(only); only != "" {
+			next += fmt.Sprintf("\nor deploy the branch that it has: deploy %s --ref %s; and each push of that: config %s set git:branch=%s", app.Name, name, app.Name, name)
+		}
 		if !app.BranchSet {
 			next += "\nor say where its code comes from, in its own file: [app] src = ADDRESS"
 		}

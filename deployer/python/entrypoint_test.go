@@ -104,7 +104,7 @@ func TestEntryPoint(t *testing.T) {
 		{"procfile, something else", []string{"Procfile", "web: python app.py", "app.py", flask}, "app:app", ""},
 		{"procfile, ASGI", []string{"Procfile", "web: gunicorn -k uvicorn.workers.UvicornWorker main:app"}, "!ASGI", ""},
 		{"procfile, ASGI by its file", []string{"Procfile", "web: gunicorn main:app", "main.py", "from fastapi import FastAPI\napp = FastAPI()\n"}, "!app in main.py is an ASGI app", ""},
-		{"procfile, no such name", []string{"Procfile", "web: gunicorn main:web", "main.py", flask}, "!main.py has no \"web\"\nwhat may be meant, in the Procfile:\n  entry_point = main:app", ""},
+		{"procfile, no such name", []string{"Procfile", "web: gunicorn main:web", "main.py", flask}, "!main.py has no \"web\"\nwhat may be meant, in the Procfile:\n  web: gunicorn main:app", ""},
 
 		{"package named like the app", []string{"my_blog/__init__.py", "def create_app(): pass\n", "other/__init__.py", "app = 1"}, "my_blog:create_app()", ""},
 		{"its wsgi module first", []string{"my_blog/__init__.py", "def create_app(): pass\n", "my_blog/wsgi.py", "from . import create_app\napplication = create_app()"}, "my_blog.wsgi:application", ""},

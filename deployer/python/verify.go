@@ -68,7 +68,11 @@ func (f *finder) verify(a *config.App, e deployer.EntryPoint, from string) error
 	}
 	next := "write another one, in " + from
 	if len(has) > 0 {
-		next = fmt.Sprintf("what may be meant, in %s:\n%s", from, entryLines(has))
+		lines := entryLines(has)
+		if from == "the Procfile" {
+			lines = strings.ReplaceAll(lines, "entry_point = ", "web: gunicorn ")
+		}
+		next = fmt.Sprintf("what may be meant, in %s:\n%s", from, lines)
 	}
 	return fmt.Errorf("%s has no %q\n%s", name, e.Callable, next)
 }
